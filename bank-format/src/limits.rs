@@ -1,0 +1,44 @@
+//! Every bound on what is read from outside, with the attack or accident that it stops.
+
+/// Bytes of the manifest: stops a header that asks for gigabytes before any signature was checked.
+pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+/// Signatures in a bundle: stops a bundle that makes the device verify for hours.
+pub const MAX_SIGNATURES: usize = 16;
+/// Images in a bundle.
+pub const MAX_IMAGES: usize = 16;
+/// Delta sections in a bundle: a few images times the last releases.
+pub const MAX_DELTAS: usize = 256;
+/// Documents (package list, SBOM) in a bundle.
+pub const MAX_DOCUMENTS: usize = 16;
+/// Bytes of one document.
+pub const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
+/// Bytes of one image: keeps every offset far away from the end of 64 bits.
+pub const MAX_IMAGE_BYTES: u64 = 1 << 40;
+/// Bytes of one chunk table: bounds the memory of the device (a table row takes 44 bytes).
+pub const MAX_INDEX_BYTES: u64 = 32 << 20;
+/// Bytes of one chunk.
+pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
+/// Decompressed bytes of one frame: the size of the decoder's buffer, so it stops decompression bombs.
+pub const MAX_FRAME_RAW_BYTES: u32 = 4 << 20;
+/// Stored bytes of one frame: a frame that does not shrink is stored as it is, so it is never longer than its content.
+pub const MAX_FRAME_STORED_BYTES: u32 = MAX_FRAME_RAW_BYTES;
+/// Base-2 logarithm of the largest zstd window that a frame may ask for (8 MiB).
+pub const MAX_WINDOW_LOG: u32 = 23;
+/// Bytes of a trust root.
+pub const MAX_ROOT_BYTES: usize = 512 << 10;
+/// Keys and key ids in a trust root.
+pub const MAX_KEYS: usize = 64;
+/// Bytes of a name (release, image, document, base).
+pub const MAX_NAME_BYTES: usize = 128;
+/// Bytes of a dm-verity salt, as in the kernel.
+pub const MAX_SALT_BYTES: usize = 256;
+/// Bytes of the record's payload: a copy is 32 KiB with its head.
+pub const MAX_RECORD_PAYLOAD_BYTES: usize = 30 << 10;
+/// Bytes of a reason kept in the record: the evidence file has the rest.
+pub const MAX_REASON_BYTES: usize = 1024;
+/// Early boots of the confirmed bank that may fail in a row before the other confirmed bank is asked.
+pub const MAX_EARLY_FAILURES: u32 = 3;
+/// Redirects in a row: stops two banks that send the firmware to each other for ever.
+pub const MAX_REDIRECTS: u32 = 4;
+/// Bytes of an EFI variable that we read.
+pub const MAX_EFI_VARIABLE_BYTES: usize = 64 << 10;

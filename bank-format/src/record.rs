@@ -1,0 +1,551 @@
+//! The record: what the device knows about its banks, in two copies.
+//!
+//! ```text
+//! 64 KiB; copy 0 at 0, copy 1 at 32 KiB; a copy:
+//! 8   magic "RoroRec1"
+//! 2   format
+//! 2   min_reader
+//! 4   payload bytes
+//! 8   sequence
+//! 4   CRC-32 of everything above and the payload
+//! 4   zero
+//! n   payload: JSON
+//! ```
+//!
+//! [`Store::commit`] writes the stale copy, flushes, writes the other, flushes: at every instant one copy is whole, and
+//! afterwards either copy alone is enough. Unknown fields are carried along, so that the agent of an older release does
+//! not lose what a newer one wrote.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    bank::{Bank, PerBank},
+    digest::Digest256,
+    error::{Error, Result},
+    header::Reader,
+    json,
+    limits::{MAX_REASON_BYTES, MAX_RECORD_PAYLOAD_BYTES},
+    release::{Release, Version},
+};
+
+/// Bytes of the record, both copies.
+pub const RECORD_BYTES: usize = 64 << 10;
+/// Bytes of one copy.
+pub const COPY_BYTES: usize = RECORD_BYTES / 2;
+const HEAD_BYTES: usize = 32;
+const MAGIC: [u8; 8] = *b"RoroRec1";
+const FORMAT: u16 = 1;
+const STRUCTURE: &str = "record";
+
+/// What a bank is good for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BankState {
+    /// Nothing was ever written here, or it was given up.
+    #[default]
+    Empty,
+    /// A write has begun and has not been verified: not bootable.
+    Writing,
+    /// Complete and read back, never confirmed.
+    Written,
+    /// It was confirmed: it boots, and may be fallen back to.
+    Confirmed,
+    /// Its trial failed.
+    Failed,
+}
+
+/// How an image in a bank can be checked without the bundle that brought it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageProof {
+    /// Bytes of data.
+    pub bytes: u64,
+    /// Root of the tree over it.
+    pub verity_root: Digest256,
+    /// Salt, hexadecimal.
+    pub salt: String,
+}
+
+/// What a bank holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BankRecord {
+    /// What it is good for.
+    pub state: BankState,
+    /// Which release; unknown for an empty bank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
+    /// SHA-256 of the manifest that brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest256>,
+    /// The floor that its release demands at confirm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Version>,
+    /// Its images by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, ImageProof>,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// How far a trial is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrialPhase {
+    /// The next reboot tries it.
+    Armed,
+    /// It was booted at least once.
+    Started,
+    /// Its health gate passed; the loader is being told.
+    Healthy,
+    /// It failed, and is not tried again.
+    Failed,
+}
+
+/// Why a bank is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// A release was installed.
+    Update,
+    /// A person asked for the other bank.
+    Rollback,
+}
+
+/// A boot that is not yet confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Which bank.
+    pub bank: Bank,
+    /// How far.
+    pub phase: TrialPhase,
+    /// Why.
+    pub purpose: Purpose,
+    /// Boots that may still be tried.
+    pub tries_left: u32,
+    /// Boots that were tried.
+    pub tries_made: u32,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// A deed that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// `install` or `rollback`.
+    pub deed: String,
+    /// Of which release.
+    pub release: Release,
+    /// Into which bank.
+    pub bank: Bank,
+}
+
+/// How the last deed ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The trial was confirmed.
+    Confirmed,
+    /// The trial failed; the old bank runs.
+    FellBack,
+    /// The release that had been installed was withdrawn before it was tried.
+    Cancelled,
+    /// The confirmed bank could not be booted any more; the other one runs.
+    BankLost,
+    /// Both copies of the record were lost; it was made anew from what runs.
+    RecordRebuilt,
+}
+
+/// How the last deed ended, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastResult {
+    /// How.
+    pub outcome: Outcome,
+    /// Of which release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
+    /// Why, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// File with the log of that boot, on the state partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+/// What the device knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The bank to boot when nothing is on trial.
+    pub confirmed: Bank,
+    /// What the banks hold.
+    pub banks: PerBank<BankRecord>,
+    /// The lowest version that may still be installed or booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Version>,
+    /// The boot that is not yet confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+    /// Boots of the confirmed bank since one was settled.
+    #[serde(default)]
+    pub unsettled_boots: u32,
+    /// Redirects since a boot went on.
+    #[serde(default)]
+    pub redirects: u32,
+    /// The deed that was begun and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<Intent>,
+    /// How the last one ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_result: Option<LastResult>,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+impl Record {
+    /// A record founded on the release that runs, or that a factory disk carries, in `bank`.
+    #[must_use]
+    pub fn founded_on(bank: Bank, release: Option<Release>, images: BTreeMap<String, ImageProof>) -> Self {
+        let mut banks = PerBank::<BankRecord>::default();
+        let floor = release.as_ref().map(|release| release.version.clone());
+        *banks.get_mut(bank) =
+            BankRecord { state: BankState::Confirmed, release, images, ..Default::default() };
+        Self {
+            confirmed: bank,
+            banks,
+            floor,
+            trial: None,
+            unsettled_boots: 0,
+            redirects: 0,
+            interrupted: None,
+            last_result: None,
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+/// Cuts a reason to one line that fits the record.
+#[must_use]
+pub fn reason_line(text: &str) -> String {
+    let mut line: String =
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    if line.len() > MAX_REASON_BYTES {
+        let end = (0..=MAX_REASON_BYTES).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        line.truncate(end);
+    }
+    line
+}
+
+/// The bytes of one copy, padded with zeros to a multiple of 4096.
+pub fn encode_copy(record: &Record, sequence: u64) -> Result<Vec<u8>> {
+    let payload = serde_json::to_vec(record)
+        .map_err(|source| Error::Encode { structure: STRUCTURE, source: Box::new(source) })?;
+    if payload.len() > MAX_RECORD_PAYLOAD_BYTES {
+        return Err(Error::TooLarge {
+            structure: STRUCTURE,
+            value: payload.len() as u64,
+            limit: MAX_RECORD_PAYLOAD_BYTES as u64,
+        });
+    }
+    let mut bytes = Vec::with_capacity(COPY_BYTES);
+    bytes.extend(MAGIC);
+    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend((payload.len() as u32).to_le_bytes());
+    bytes.extend(sequence.to_le_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&bytes);
+    crc.update(&payload);
+    bytes.extend(crc.finalize().to_le_bytes());
+    bytes.extend(0u32.to_le_bytes());
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(4096), 0);
+    Ok(bytes)
+}
+
+/// What one copy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copy {
+    /// A whole record with its sequence number.
+    Good(u64, Box<Record>),
+    /// Only zeros: never written.
+    Blank,
+    /// Torn or damaged.
+    Torn(String),
+}
+
+/// Reads one copy of [`COPY_BYTES`] bytes. A copy of a newer format is an error: it must not be taken for a torn one.
+pub fn decode_copy(bytes: &[u8]) -> Result<Copy> {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(Copy::Blank);
+    }
+    match decode_head(bytes) {
+        Ok((sequence, payload)) => Ok(match decode_payload(payload) {
+            Ok(record) => Copy::Good(sequence, Box::new(record)),
+            Err(error) => Copy::Torn(error.to_string()),
+        }),
+        Err(error @ Error::NewerFormat { .. }) => Err(error),
+        Err(error) => Ok(Copy::Torn(error.to_string())),
+    }
+}
+
+fn decode_head(bytes: &[u8]) -> Result<(u64, &[u8])> {
+    let mut reader = Reader::new(STRUCTURE, bytes);
+    if reader.array::<8>()? != MAGIC {
+        return Err(Error::WrongMagic { structure: STRUCTURE });
+    }
+    let _format = reader.u16()?;
+    let min_reader = reader.u16()?;
+    let payload_bytes = reader.u32()? as usize;
+    let sequence = reader.u64()?;
+    let crc = reader.u32()?;
+    let _zero = reader.u32()?;
+    let payload = reader
+        .rest()
+        .get(..payload_bytes)
+        .ok_or_else(|| Error::malformed(STRUCTURE, "its length is beyond it"))?;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytes.get(..HEAD_BYTES - 8).unwrap_or_default());
+    hasher.update(payload);
+    if hasher.finalize() != crc {
+        return Err(Error::malformed(STRUCTURE, "checksum does not match"));
+    }
+    if min_reader > FORMAT {
+        return Err(Error::NewerFormat { structure: STRUCTURE, min_reader, supported: FORMAT });
+    }
+    Ok((sequence, payload))
+}
+
+fn decode_payload(payload: &[u8]) -> Result<Record> {
+    serde_json::from_value(json::parse(STRUCTURE, payload)?)
+        .map_err(|source| Error::Json { structure: STRUCTURE, source })
+}
+
+/// Where the record lies: 64 KiB that can be read, written at an offset, and flushed.
+pub trait Medium {
+    /// What can go wrong there.
+    type Error;
+    /// Fills `buffer` from `offset`; bytes behind the end of the medium read as zeros.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Self::Error>;
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Self::Error>;
+    /// Returns once all that was written is on stable storage.
+    fn flush(&mut self) -> Result<(), Self::Error>;
+}
+
+/// What both copies together say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// The newer whole copy.
+    Record(Box<Record>),
+    /// Never written.
+    Blank,
+    /// There was one, and no copy of it is whole. Never treat this as blank.
+    Lost(String),
+}
+
+/// An error of the medium, or of the bytes on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError<E> {
+    /// The medium failed.
+    #[error("cannot {deed} the record")]
+    Medium {
+        /// Read, write or flush.
+        deed: &'static str,
+        /// The medium's words.
+        source: E,
+    },
+    /// The bytes are not for us.
+    #[error(transparent)]
+    Format(Error),
+    /// An earlier write or flush failed; what is on the medium is unknown until it is opened again.
+    #[error("the record is closed after a failed write: run the command again")]
+    Poisoned,
+}
+
+/// The record on its medium.
+#[derive(Debug)]
+pub struct Store<M> {
+    medium: M,
+    /// Highest sequence seen, and the copy that has it.
+    newest: Option<(u64, usize)>,
+    poisoned: bool,
+}
+
+impl<M: Medium> Store<M> {
+    /// Reads both copies.
+    pub fn open(mut medium: M) -> Result<(Self, Loaded), StoreError<M::Error>> {
+        let mut newest: Option<(u64, usize, Box<Record>)> = None;
+        let mut torn: Option<String> = None;
+        for copy in 0..2 {
+            let mut bytes = vec![0; COPY_BYTES];
+            medium
+                .read_at((copy * COPY_BYTES) as u64, &mut bytes)
+                .map_err(|source| StoreError::Medium { deed: "read", source })?;
+            match decode_copy(&bytes).map_err(StoreError::Format)? {
+                Copy::Good(sequence, record) => {
+                    if newest.as_ref().is_none_or(|(best, ..)| sequence > *best) {
+                        newest = Some((sequence, copy, record));
+                    }
+                }
+                Copy::Blank => (),
+                Copy::Torn(why) => torn = Some(why),
+            }
+        }
+        let place = newest.as_ref().map(|(sequence, copy, _)| (*sequence, *copy));
+        let loaded = match (newest, torn) {
+            (Some((.., record)), _) => Loaded::Record(record),
+            (None, None) => Loaded::Blank,
+            (None, Some(why)) => Loaded::Lost(why),
+        };
+        Ok((Self { medium, newest: place, poisoned: false }, loaded))
+    }
+
+    /// Puts `record` on both copies, the stale one first. Nothing is on stable storage before this returns.
+    pub fn commit(&mut self, record: &Record) -> Result<(), StoreError<M::Error>> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let (sequence, newest) = self.newest.unwrap_or((0, 1));
+        let sequence = sequence.saturating_add(1);
+        let bytes = encode_copy(record, sequence).map_err(StoreError::Format)?;
+        self.poisoned = true;
+        for copy in [1 - newest, newest] {
+            self.medium
+                .write_at((copy * COPY_BYTES) as u64, &bytes)
+                .map_err(|source| StoreError::Medium { deed: "write", source })?;
+            // Without this flush both copies could be torn by one power cut.
+            self.medium.flush().map_err(|source| StoreError::Medium { deed: "flush", source })?;
+        }
+        self.newest = Some((sequence, newest));
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// Gives the medium back.
+    pub fn into_medium(self) -> M {
+        self.medium
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Default, Clone)]
+    struct Memory {
+        bytes: Vec<u8>,
+        log: Vec<(u64, Vec<u8>)>,
+    }
+
+    impl Medium for Memory {
+        type Error = ();
+        fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ()> {
+            self.bytes.resize(RECORD_BYTES, 0);
+            buffer.copy_from_slice(&self.bytes[offset as usize..][..buffer.len()]);
+            Ok(())
+        }
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ()> {
+            self.bytes.resize(RECORD_BYTES, 0);
+            self.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            self.log.push((offset, bytes.to_vec()));
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<(), ()> {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn record(version: u64) -> Record {
+        let release = Release { name: "demo".into(), version: Version::new(version, 0, 0) };
+        Record::founded_on(Bank::A, Some(release), BTreeMap::new())
+    }
+
+    fn open(memory: &Memory) -> Loaded {
+        Store::open(memory.clone()).unwrap().1
+    }
+
+    #[test]
+    fn either_copy_alone_is_enough() {
+        let (mut store, loaded) = Store::open(Memory::default()).unwrap();
+        assert_eq!(loaded, Loaded::Blank);
+        store.commit(&record(1)).unwrap();
+        store.commit(&record(2)).unwrap();
+        let memory = store.into_medium();
+        for copy in 0..2 {
+            let mut torn = memory.clone();
+            torn.bytes[copy * COPY_BYTES + 40] ^= 1;
+            assert_eq!(open(&torn), Loaded::Record(Box::new(record(2))), "copy {copy}");
+        }
+        let mut both = memory;
+        both.bytes[40] ^= 1;
+        both.bytes[COPY_BYTES + 40] ^= 1;
+        assert!(matches!(open(&both), Loaded::Lost(_)));
+    }
+
+    #[test]
+    fn a_write_torn_at_any_sector_leaves_the_old_or_the_new_record() {
+        let (mut store, _) = Store::open(Memory::default()).unwrap();
+        for version in 1..4 {
+            store.commit(&record(version)).unwrap();
+        }
+        let before = store.medium.clone();
+        store.medium.log.clear();
+        store.commit(&record(9)).unwrap();
+        let writes = store.medium.log.clone();
+        assert_eq!(writes.len(), 2);
+        let mut disk = before;
+        for (offset, bytes) in writes {
+            for sectors in 0..=bytes.len() / 512 {
+                let mut torn = disk.clone();
+                torn.bytes[offset as usize..][..sectors * 512].copy_from_slice(&bytes[..sectors * 512]);
+                match open(&torn) {
+                    Loaded::Record(found) => assert!(*found == record(3) || *found == record(9)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            disk.bytes[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_carried_along_and_a_newer_format_is_refused() {
+        let mut value = serde_json::to_value(record(1)).unwrap();
+        value["later"] = serde_json::json!({"x": 1});
+        value["banks"]["a"]["later"] = 7.into();
+        let with_more: Record = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&with_more).unwrap(), value);
+        let mut bytes = encode_copy(&record(1), 1).unwrap();
+        bytes.resize(COPY_BYTES, 0);
+        bytes[10] = 2;
+        let payload_bytes = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes[..24]);
+        crc.update(&bytes[32..32 + payload_bytes]);
+        bytes[24..28].copy_from_slice(&crc.finalize().to_le_bytes());
+        assert!(matches!(decode_copy(&bytes), Err(Error::NewerFormat { .. })));
+    }
+
+    #[test]
+    fn reasons_become_one_line_of_bounded_length() {
+        assert_eq!(reason_line("a\n\n  b \n"), "a; b");
+        assert_eq!(reason_line(&"é".repeat(2000)).len(), MAX_REASON_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..600), magic in any::<bool>()) {
+            if magic && bytes.len() > 8 {
+                bytes[..8].copy_from_slice(&MAGIC);
+            }
+            let _ = decode_copy(&bytes);
+        }
+    }
+}
