@@ -100,7 +100,7 @@ pub fn title_of(option: &[u8]) -> Option<String> {
 
 /// Reads a list of entry numbers (`BootOrder`, `BootNext`).
 pub fn decode_order(value: &[u8]) -> Result<Vec<u16>> {
-    if value.len() % 2 != 0 || value.len() > MAX_EFI_VARIABLE_BYTES {
+    if !value.len().is_multiple_of(2) || value.len() > MAX_EFI_VARIABLE_BYTES {
         return Err(Error::malformed(
             "EFI boot order",
             format!("{} bytes are no list of entries", value.len()),

@@ -309,7 +309,7 @@ impl Image {
                 format!("frames of image {} are longer than the image", self.name),
             ));
         }
-        if self.verity.tree == Tree::Appended && self.bytes % BLOCK_BYTES as u64 != 0 {
+        if self.verity.tree == Tree::Appended && !self.bytes.is_multiple_of(BLOCK_BYTES as u64) {
             return Err(Error::malformed(
                 STRUCTURE,
                 format!("image {} with a tree behind it does not end on a block", self.name),
