@@ -1,1 +1,18 @@
-//! placeholder
+//! The proving ground: real firmware, real boots, real power cuts.
+//!
+//! Builds releases with `image-tool`, boots them in QEMU as they would be shipped, and watches from outside: serial
+//! lines, disk and firmware variables. May know QEMU and the mint; never links the agent. Promises that everything it
+//! starts ends with it. Scenarios ([`scenarios`]) are the tests; `demo` tells the story of the most important ones.
+
+pub mod accelerator;
+pub mod error;
+pub mod expect;
+pub mod firmware;
+pub mod guest;
+pub mod limits;
+pub mod machine;
+pub mod packages;
+pub mod printer;
+pub mod process;
+pub mod qmp;
+pub mod server;

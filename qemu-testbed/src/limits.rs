@@ -1,0 +1,34 @@
+//! Named limits of the testbed, each with the trouble that it stops.
+//! Times are virtual seconds: what a machine with working KVM may take. [`crate::accelerator`] stretches them.
+
+use std::time::Duration;
+
+/// A machine that says nothing of what we wait for within this time has hung: power-on to a settled system.
+pub const BOOT: Duration = Duration::from_secs(45);
+/// A command in the guest that never comes back must not stall the whole run.
+pub const COMMAND: Duration = Duration::from_secs(15);
+/// Writing a whole release into a bank, reading it back included.
+pub const INSTALL: Duration = Duration::from_secs(60);
+/// QEMU answers a QMP command at once, or it is wedged.
+pub const QMP: Duration = Duration::from_secs(5);
+/// QEMU opens its sockets before the firmware runs; a host this slow would fail everywhere else.
+pub const QEMU_START: Duration = Duration::from_secs(20);
+/// The accelerator probe: firmware under a KVM that works greets in well under a second.
+pub const PROBE: Duration = Duration::from_secs(4);
+/// Between two looks at a state that announces itself by nothing but a new log line.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Memory of a machine: what a small gateway has.
+pub const MACHINE_MEMORY_MIB: u32 = 512;
+/// A guest that floods its serial line must not eat the host's memory; the file on disk keeps everything.
+pub const TRANSCRIPT_BYTES: usize = 16 << 20;
+/// As much of a log as helps in an error message.
+pub const TAIL_LINES: usize = 25;
+/// A request head longer than this is no client of ours.
+pub const REQUEST_HEAD_BYTES: usize = 16 << 10;
+/// Bytes that the server hands out between two looks at its pace.
+pub const SERVER_PIECE_BYTES: usize = 16 << 10;
+/// A tty in canonical mode cuts longer lines (the kernel's `N_TTY_BUF_SIZE`).
+pub const CONSOLE_LINE_BYTES: usize = 4000;
+/// Boot images that the panic release is assembled in, and other files read whole.
+pub const FILE_BYTES: u64 = 1 << 30;

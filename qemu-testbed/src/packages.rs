@@ -1,0 +1,80 @@
+//! `setup`: the Debian packages that building and booting need, and how they come onto this machine.
+//!
+//! Promises to say what it will install before it does, and to install nothing else. Without root it names the one
+//! command to run. Deliberately absent: other distributions (their users get the list).
+
+use std::{os::unix::fs::MetadataExt, process::Command};
+
+use crate::{
+    error::{Error, Result},
+    printer, process,
+};
+
+/// A Debian package and what it is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is needed for.
+    pub purpose: &'static str,
+}
+
+/// All that is needed beyond Rust, gcc and what Debian calls essential.
+pub const NEEDED: [Package; 4] = [
+    Package { name: "qemu-system-x86", purpose: "runs the machines" },
+    Package { name: "ovmf", purpose: "is their UEFI firmware" },
+    Package { name: "mmdebstrap", purpose: "fetches and unpacks the packages of an image" },
+    Package { name: "e2fsprogs", purpose: "makes the state file system" },
+];
+
+/// The needed packages that are not installed.
+pub fn missing() -> Result<Vec<Package>> {
+    let mut missing = Vec::new();
+    for package in NEEDED {
+        let output = Command::new("dpkg-query")
+            .args(["--show", "--showformat=${db:Status-Status}", package.name])
+            .output()
+            .map_err(|source| Error::Start { program: "dpkg-query".to_owned(), source })?;
+        if !output.status.success() || output.stdout != b"installed" {
+            missing.push(package);
+        }
+    }
+    Ok(missing)
+}
+
+/// Installs what is missing, and says so first. Gives how many packages were missing.
+pub fn install_missing() -> Result<usize> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !is_root()? {
+        let command = format!(
+            "sudo apt-get update && sudo apt-get install --yes --no-install-recommends {}",
+            names.join(" ")
+        );
+        return Err(Error::PackagesMissing { packages: names.join(" "), command });
+    }
+    printer::say("installing these Debian packages with apt-get:");
+    for package in &missing {
+        printer::say(format_args!("  {:<16} {}", package.name, package.purpose));
+    }
+    apt_get(&["update"])?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&names);
+    apt_get(&install)?;
+    Ok(names.len())
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["--quiet", "-o", "DPkg::Lock::Timeout=120"]);
+    process::run(command.args(arguments)).map(drop)
+}
+
+/// Our effective user, as the owner of our own entry in /proc.
+fn is_root() -> Result<bool> {
+    let me = std::fs::metadata("/proc/self").map_err(Error::io("look at", "/proc/self"))?;
+    Ok(me.uid() == 0)
+}
