@@ -330,7 +330,8 @@ mod tests {
     #[test]
     fn gaps_overlaps_bombs_and_empty_rows_are_refused() {
         let d = digest(1);
-        let bad: &[(&str, &[(u32, u32)], &[(u32, Source, Digest256)])] = &[
+        type Case<'a> = (&'a str, &'a [(u32, u32)], &'a [(u32, Source, Digest256)]);
+        let bad: &[Case] = &[
             ("gap in a frame", &[(9, 10)], &[(4, at(0, 0), d), (5, at(0, 5), d)]),
             ("overlap in a frame", &[(9, 10)], &[(6, at(0, 0), d), (6, at(0, 4), d)]),
             ("same place, other digest", &[(9, 10)], &[(10, at(0, 0), d), (10, at(0, 0), digest(2))]),
