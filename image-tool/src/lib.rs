@@ -1,1 +1,24 @@
-//! placeholder
+//! The mint: file trees become images, images become signed bundles and factory disks.
+//!
+//! It may know private keys, file trees, the zstd encoder, mmdebstrap and mkfs. It promises that the same input gives the
+//! same bytes. Deliberately absent: block devices of a device, and choosing a boot.
+
+#![forbid(unsafe_code)]
+
+pub mod appliance;
+pub mod cpio;
+pub mod disk;
+pub mod erofs;
+pub mod error;
+pub mod fat;
+pub mod host;
+pub mod initrd;
+pub mod limits;
+pub mod mint;
+pub mod packages;
+pub mod progress;
+pub mod rootfs;
+pub mod tree;
+pub mod uki;
+
+pub use error::{Error, Result};
