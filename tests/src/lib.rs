@@ -1,1 +1,5 @@
-//! placeholder
+//! The judge: what the suites over all libraries share. No root, no network beyond loopback, no virtual machine.
+
+#![forbid(unsafe_code)]
+
+pub mod hostile;
