@@ -6,17 +6,28 @@
 #![forbid(unsafe_code)]
 
 pub mod appliance;
+pub mod bundle;
+pub mod chunker;
+pub mod clock;
+pub mod codec;
+pub mod commands;
 pub mod cpio;
 pub mod disk;
+pub mod elf;
 pub mod erofs;
 pub mod error;
 pub mod fat;
 pub mod host;
 pub mod initrd;
+pub mod keys;
 pub mod limits;
 pub mod mint;
+pub mod modules;
 pub mod packages;
+pub mod printer;
 pub mod progress;
+pub mod reader;
+pub mod root_json;
 pub mod rootfs;
 pub mod tree;
 pub mod uki;

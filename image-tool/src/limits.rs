@@ -16,3 +16,15 @@ pub const MAX_LINKS_FOLLOWED: usize = 40;
 pub const MAX_UKI_PART_BYTES: u64 = 512 << 20;
 /// Depth of `extends` between appliance files: stops a circle.
 pub const MAX_EXTENDS: usize = 8;
+/// Bytes of a private key file: the longest PKCS#8 PEM of an ed25519 key has a few hundred.
+pub const MAX_KEY_FILE_BYTES: u64 = 16 << 10;
+/// Bytes of a passphrase file.
+pub const MAX_PASSPHRASE_FILE_BYTES: u64 = 4 << 10;
+/// Keys of one role that `keygen` makes: as many as a bundle can carry signatures.
+pub const MAX_KEYS_PER_ROLE: usize = bank_format::limits::MAX_SIGNATURES;
+/// Bytes of a chunk where no boundary comes first.
+pub const CHUNK_BYTES: u32 = 64 << 10;
+/// Decompressed bytes of a frame: what a device fetches at least for one changed chunk.
+pub const FRAME_RAW_BYTES: u32 = 1 << 20;
+/// Frames that a reader keeps for repeated chunks.
+pub const MAX_CACHED_FRAMES: usize = 16;

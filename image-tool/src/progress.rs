@@ -6,6 +6,10 @@ pub trait Progress: Sync {
     fn stage(&self, what: &str);
     /// Something a person should know, in one line, that does not stop the work.
     fn note(&self, what: &str);
+    /// How far the stage is, where that can be counted.
+    fn advance(&self, done_bytes: u64, total_bytes: u64) {
+        let _ = (done_bytes, total_bytes);
+    }
 }
 
 /// Says nothing.

@@ -1,0 +1,90 @@
+//! The one place that prints: data to standard output, words for people to standard error.
+//!
+//! On a terminal stages are bars; elsewhere each is a plain line, so that logs stay readable.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the printer")]
+
+use std::{
+    error::Error as _,
+    io::IsTerminal as _,
+    sync::{Mutex, PoisonError},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{error::Error, progress::Progress};
+
+/// Prints.
+#[derive(Default)]
+pub struct Printer {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Printer {
+    /// One line of data.
+    pub fn data(&self, line: &str) {
+        self.clear();
+        println!("{line}");
+    }
+
+    /// One line for people.
+    pub fn say(&self, line: &str) {
+        self.clear();
+        eprintln!("{line}");
+    }
+
+    /// An error with its causes, and what to do.
+    pub fn error(&self, error: &Error) {
+        self.clear();
+        let mut line = format!("error: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            line = format!("{line}: {}", cause.to_string().trim_end());
+            source = cause.source();
+        }
+        eprintln!("{line}");
+        if let Some(hint) = error.hint() {
+            eprintln!("hint: {hint}");
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn clear(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Printer {
+    fn stage(&self, what: &str) {
+        self.clear();
+        if !std::io::stderr().is_terminal() {
+            eprintln!("{what}");
+            return;
+        }
+        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+    }
+
+    fn note(&self, what: &str) {
+        let line = format!("note: {what}");
+        match &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn advance(&self, done_bytes: u64, total_bytes: u64) {
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bar) = &*bar else { return };
+        if bar.length() != Some(total_bytes) {
+            bar.set_length(total_bytes);
+            let template = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+        }
+        bar.set_position(done_bytes);
+    }
+}
