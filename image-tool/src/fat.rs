@@ -103,6 +103,11 @@ impl Geometry {
     }
 }
 
+/// Where the program starts in the image around it.
+pub fn program_offset_bytes(program_bytes: u64) -> Result<u64> {
+    Geometry::for_program(program_bytes).map(|geometry| geometry.data_offset_bytes)
+}
+
 /// Makes the image around one program.
 pub fn boot_image(program: &[u8]) -> Result<Vec<u8>> {
     let geometry = Geometry::for_program(program.len() as u64)?;
@@ -192,7 +197,7 @@ mod tests {
             let image = boot_image(&program).unwrap();
             assert_eq!(image.len() % (1 << 20), 0);
             assert!(image.len() < bytes + bytes / 500 + (5 << 20), "{bytes}");
-            let at = Geometry::for_program(bytes as u64).unwrap().data_offset_bytes as usize;
+            let at = program_offset_bytes(bytes as u64).unwrap() as usize;
             assert_eq!(at % 4096, 0);
             assert!(image[at..at + bytes] == program[..]);
         }

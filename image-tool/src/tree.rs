@@ -193,13 +193,14 @@ impl Tree {
         self.put(path, Entry::new(Kind::Directory, mode))
     }
 
-    /// Takes an entry and everything below it away. Returns how many entries that were.
+    /// Takes an entry and everything below it away; the root stays with all it has. Returns how many entries that were.
     pub fn remove(&mut self, path: &str) -> usize {
         let path = path.trim_matches('/');
-        let mut gone: Vec<String> = self.below(path).map(|(found, _)| found.to_owned()).collect();
-        if !path.is_empty() {
-            gone.push(path.to_owned());
+        if path.is_empty() {
+            return 0;
         }
+        let mut gone: Vec<String> = self.below(path).map(|(found, _)| found.to_owned()).collect();
+        gone.push(path.to_owned());
         gone.iter().filter(|path| self.entries.remove(*path).is_some()).count()
     }
 
@@ -220,6 +221,12 @@ impl Tree {
             let rest = path.get(skip..).unwrap_or_default();
             let target = format!("{into}/{rest}");
             if entry.is_directory() && self.get(&target).is_some_and(Entry::is_directory) {
+                continue;
+            }
+            // A link that only led to the other side is now where it leads.
+            if let Kind::Symlink(leads_to) = &entry.kind
+                && lexical_target(&path, leads_to) == target
+            {
                 continue;
             }
             self.put_raw(&target, entry)?;
@@ -303,6 +310,23 @@ fn prefix_of(directory: &str) -> String {
     }
 }
 
+/// Where a link at `path` leads when no directory on the way is a link.
+fn lexical_target(path: &str, leads_to: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let from = if leads_to.starts_with('/') { "" } else { parent };
+    for part in from.split('/').chain(leads_to.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
 /// A path without leading slash, empty parts or dots; parts that climb or are too long are refused with the reason.
 pub(crate) fn clean_path(path: &str) -> Result<String, String> {
     let mut parts = Vec::new();
@@ -347,6 +371,8 @@ mod tests {
     #[test]
     fn merging_leaves_both_sides_reachable() {
         let mut tree = sample();
+        tree.put_link("lib/a.so", "../usr/lib/a.so").unwrap();
+        tree.put_link("usr/lib/b.so", "/lib/b.so").unwrap();
         tree.merge_into("lib", "usr/lib").unwrap();
         tree.put_link("lib", "usr/lib").unwrap();
         assert_eq!(tree.text("lib/b.so").unwrap(), "b");

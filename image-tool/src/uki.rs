@@ -35,8 +35,17 @@ pub struct Parts<'a> {
     pub initrd: &'a [u8],
 }
 
+/// A unified kernel image.
+#[derive(Debug, Clone)]
+pub struct Uki {
+    /// The program.
+    pub bytes: Vec<u8>,
+    /// Name, first byte and length of each section that was appended.
+    pub sections: Vec<(String, u64, u64)>,
+}
+
 /// Builds the image.
-pub fn build(parts: &Parts<'_>) -> Result<Vec<u8>> {
+pub fn build(parts: &Parts<'_>) -> Result<Uki> {
     let sections: [(&[u8; 8], &[u8]); 5] = [
         (b".osrel\0\0", parts.os_release.as_bytes()),
         (b".cmdline", parts.command_line.as_bytes()),
@@ -45,10 +54,13 @@ pub fn build(parts: &Parts<'_>) -> Result<Vec<u8>> {
         (b".initrd\0", parts.initrd),
     ];
     let mut pe = Pe::parse(parts.stub)?;
+    let mut places = Vec::new();
     for (name, data) in sections {
-        pe.append(name, data)?;
+        let offset = pe.append(name, data)?;
+        let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+        places.push((name, offset, data.len() as u64));
     }
-    Ok(pe.bytes)
+    Ok(Uki { bytes: pe.bytes, sections: places })
 }
 
 struct Pe {
@@ -106,7 +118,7 @@ impl Pe {
         })
     }
 
-    fn append(&mut self, name: &[u8; 8], data: &[u8]) -> Result<()> {
+    fn append(&mut self, name: &[u8; 8], data: &[u8]) -> Result<u64> {
         let row = at(self.table_offset, usize::from(self.sections) * SECTION_ROW_BYTES)?;
         if at(row, SECTION_ROW_BYTES)? > self.header_limit {
             return Err(refuse("its header has no room for another section"));
@@ -134,7 +146,8 @@ impl Pe {
         write(&mut self.bytes, field, &fit(initialised)?.to_le_bytes())?;
         let image_bytes = fit(self.next_address.next_multiple_of(self.align))?;
         write(&mut self.bytes, at(self.optional_offset, SIZE_OF_IMAGE)?, &image_bytes.to_le_bytes())?;
-        write(&mut self.bytes, at(self.optional_offset, CHECKSUM)?, &[0; 4])
+        write(&mut self.bytes, at(self.optional_offset, CHECKSUM)?, &[0; 4])?;
+        Ok(file_offset)
     }
 }
 
@@ -206,7 +219,8 @@ mod tests {
     #[test]
     fn sections_follow_each_other_aligned_and_the_sizes_agree() {
         let stub = stub();
-        let image = build(&parts(&stub)).unwrap();
+        let Uki { bytes: image, sections } = build(&parts(&stub)).unwrap();
+        assert_eq!(sections[3], (".linux".to_owned(), 0x4000, 5000));
         let read = |offset: usize| u32::from_le_bytes(image[offset..offset + 4].try_into().unwrap());
         let optional = 0x40 + 24;
         assert_eq!(image[0x46], 6);
@@ -234,7 +248,7 @@ mod tests {
     #[test]
     fn the_stub_of_debian_is_accepted() {
         let Ok(stub) = std::fs::read("/usr/lib/systemd/boot/efi/linuxx64.efi.stub") else { return };
-        assert!(build(&parts(&stub)).unwrap().len() > stub.len() + 5000);
+        assert!(build(&parts(&stub)).unwrap().bytes.len() > stub.len() + 5000);
     }
 
     #[test]
