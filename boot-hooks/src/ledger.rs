@@ -1,0 +1,263 @@
+//! The record during one boot: what it rules, the count before the attempt, and the reason afterwards.
+//!
+//! Knows no device: the medium is a parameter. It promises that a trial never goes on uncounted, and that a record which cannot be
+//! used stops nothing that can be verified otherwise.
+
+use std::{error::Error as StdError, fmt};
+
+use bank_format::{
+    Bank,
+    record::{Loaded, Medium, Record, Store},
+    rule::{self, BootAs, Decision},
+};
+
+use crate::error::{Error, Result, chain};
+
+/// As what this boot goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Going {
+    /// The confirmed bank.
+    Confirmed,
+    /// A trial.
+    Trial,
+    /// A bank that was confirmed once, for want of a better way.
+    LastResort,
+    /// There is no record yet; `updater settle` founds it.
+    Unfounded,
+    /// There is a record that cannot be used; nothing is known about this bank.
+    Untracked,
+}
+
+impl Going {
+    /// Whether each block of the root image is checked before it is used.
+    #[must_use]
+    pub fn checks_whole_image(self) -> bool {
+        match self {
+            Self::Trial | Self::LastResort | Self::Untracked => true,
+            Self::Confirmed | Self::Unfounded => false,
+        }
+    }
+}
+
+impl fmt::Display for Going {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Confirmed => "confirmed",
+            Self::Trial => "trial",
+            Self::LastResort => "last-resort",
+            Self::Unfounded | Self::Untracked => "untracked",
+        })
+    }
+}
+
+/// What the record rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ruling {
+    /// Go on.
+    Boot(Going),
+    /// Point the loader at this bank, and reset.
+    Redirect(Bank, String),
+    /// Stop with this message.
+    Halt(String),
+}
+
+/// The record of this boot.
+#[derive(Debug)]
+pub struct Ledger<M> {
+    standing_in: Bank,
+    tracked: Option<(Store<M>, Record)>,
+}
+
+impl<M: Medium> Ledger<M>
+where
+    M::Error: StdError + 'static,
+{
+    /// Reads the record, decides, and puts the count on stable storage. The third value is for the console.
+    pub fn open(medium: Result<M, M::Error>, standing_in: Bank) -> Result<(Self, Ruling, Option<String>)> {
+        let untracked = |going, warning: String| {
+            Ok((Self { standing_in, tracked: None }, Ruling::Boot(going), Some(warning)))
+        };
+        let opened = medium.map_err(|error| chain(&error));
+        let (mut store, loaded) = match opened.and_then(|m| Store::open(m).map_err(|error| chain(&error))) {
+            Ok(opened) => opened,
+            Err(why) => return untracked(Going::Untracked, format!("going on without the record: {why}")),
+        };
+        let record = match loaded {
+            Loaded::Record(record) => record,
+            Loaded::Blank => return untracked(Going::Unfounded, "there is no record yet".into()),
+            Loaded::Lost(why) => {
+                return untracked(Going::Untracked, format!("both copies of the record are lost: {why}"));
+            }
+        };
+        let (decision, next) = rule::decide(&record, standing_in);
+        let committed = store.commit(&next).map_err(|error| chain(&error));
+        let ruling = match (decision, &committed) {
+            (Decision::Boot(BootAs::Trial), Ok(())) => Ruling::Boot(Going::Trial),
+            (Decision::Boot(BootAs::Trial), Err(why)) => {
+                return Err(Error::NotCounted { detail: why.clone() });
+            }
+            (Decision::Boot(BootAs::Confirmed), _) => Ruling::Boot(Going::Confirmed),
+            (Decision::Boot(BootAs::LastResort), _) => Ruling::Boot(Going::LastResort),
+            (Decision::Redirect { to, reason }, _) => Ruling::Redirect(to, reason),
+            (Decision::Halt { reason }, _) => Ruling::Halt(reason),
+        };
+        let warning = committed.err().map(|why| format!("this boot is not counted: {why}"));
+        Ok((Self { standing_in, tracked: Some((store, next)) }, ruling, warning))
+    }
+
+    /// Writes down why this boot ends here.
+    pub fn note_failure(&mut self, reason: &str) -> Result<(), String> {
+        let Some((store, record)) = self.tracked.as_mut() else { return Ok(()) };
+        let next = rule::boot_failed(record, self.standing_in, reason);
+        if next == *record {
+            return Ok(());
+        }
+        store.commit(&next).map_err(|error| chain(&error))?;
+        *record = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+    use bank_format::record::{BankState, COPY_BYTES, Purpose, RECORD_BYTES, Trial, TrialPhase};
+
+    use super::*;
+
+    /// A medium in memory. Faults: reads fail, or the write with this number and all later ones fail.
+    #[derive(Clone, Default)]
+    struct Memory(Rc<RefCell<State>>);
+    #[derive(Default)]
+    struct State {
+        bytes: Vec<u8>,
+        unreadable: bool,
+        writes_left: Option<u32>,
+        unflushed: bool,
+    }
+
+    impl Medium for Memory {
+        type Error = std::io::Error;
+        fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Self::Error> {
+            let state = self.0.borrow();
+            if state.unreadable {
+                return Err(std::io::Error::other("drive is dead"));
+            }
+            buffer.copy_from_slice(&state.bytes[offset as usize..offset as usize + buffer.len()]);
+            Ok(())
+        }
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Self::Error> {
+            let mut state = self.0.borrow_mut();
+            if let Some(left) = state.writes_left.as_mut() {
+                *left = left.checked_sub(1).ok_or_else(|| std::io::Error::other("write protected"))?;
+            }
+            state.bytes[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+            state.unflushed = true;
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<(), Self::Error> {
+            self.0.borrow_mut().unflushed = false;
+            Ok(())
+        }
+    }
+
+    fn medium(record: Option<&Record>) -> Memory {
+        let medium = Memory::default();
+        medium.0.borrow_mut().bytes = vec![0; RECORD_BYTES];
+        if let Some(record) = record {
+            Store::open(medium.clone()).unwrap().0.commit(record).unwrap();
+        }
+        medium
+    }
+
+    fn on_trial() -> Record {
+        let mut record = Record::founded_on(Bank::A, None, BTreeMap::new());
+        record.banks.b.state = BankState::Written;
+        record.trial = Some(Trial {
+            bank: Bank::B,
+            phase: TrialPhase::Armed,
+            purpose: Purpose::Update,
+            tries_left: 1,
+            tries_made: 0,
+            reason: None,
+            extra: BTreeMap::new(),
+        });
+        record
+    }
+
+    fn stored(medium: &Memory) -> Record {
+        assert!(!medium.0.borrow().unflushed);
+        match Store::open(medium.clone()).unwrap().1 {
+            Loaded::Record(record) => *record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn trial_is_counted_on_the_medium_before_it_goes_on_and_blamed_when_it_fails() {
+        let medium = medium(Some(&on_trial()));
+        let (mut ledger, ruling, warning) = Ledger::open(Ok(medium.clone()), Bank::B).unwrap();
+        assert_eq!((ruling, warning), (Ruling::Boot(Going::Trial), None));
+        let trial = stored(&medium).trial.unwrap();
+        assert_eq!((trial.phase, trial.tries_left, trial.tries_made), (TrialPhase::Started, 0, 1));
+        ledger.note_failure("root image: data block 7 does not match its hash").unwrap();
+        let record = stored(&medium);
+        let trial = record.trial.unwrap();
+        assert_eq!(trial.phase, TrialPhase::Failed);
+        assert_eq!(trial.reason.unwrap(), "root image: data block 7 does not match its hash");
+        assert_eq!(record.banks.b.state, BankState::Failed);
+        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B).unwrap();
+        assert!(matches!(ruling, Ruling::Redirect(Bank::A, _)));
+    }
+
+    #[test]
+    fn trial_that_cannot_be_counted_is_not_tried_but_the_confirmed_bank_boots() {
+        let medium = medium(Some(&on_trial()));
+        medium.0.borrow_mut().writes_left = Some(0);
+        assert!(matches!(Ledger::open(Ok(medium.clone()), Bank::B), Err(Error::NotCounted { .. })));
+        let (mut ledger, ruling, warning) = Ledger::open(Ok(medium), Bank::A).unwrap();
+        assert_eq!(ruling, Ruling::Boot(Going::Confirmed));
+        assert!(warning.unwrap().contains("write protected"));
+        assert!(ledger.note_failure("x").is_ok(), "nothing to blame on a confirmed bank");
+    }
+
+    #[test]
+    fn wrong_bank_is_redirected_until_the_bound_then_halts() {
+        let mut record = on_trial();
+        record.trial = None;
+        let medium = medium(Some(&record));
+        for _ in 0..4 {
+            let (_, ruling, _) = Ledger::open(Ok(medium.clone()), Bank::B).unwrap();
+            assert!(matches!(ruling, Ruling::Redirect(Bank::A, _)));
+        }
+        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B).unwrap();
+        assert!(matches!(ruling, Ruling::Halt(_)));
+    }
+
+    #[test]
+    fn without_a_usable_record_the_boot_goes_on_untracked() {
+        let (mut ledger, ruling, _) = Ledger::open(Ok(medium(None)), Bank::A).unwrap();
+        assert_eq!(ruling, Ruling::Boot(Going::Unfounded));
+        ledger.note_failure("nobody to tell").unwrap();
+
+        let torn = medium(Some(&on_trial()));
+        for copy in 0..2 {
+            torn.0.borrow_mut().bytes[copy * COPY_BYTES + 40] ^= 1;
+        }
+        let (_, ruling, warning) = Ledger::open(Ok(torn), Bank::A).unwrap();
+        assert_eq!(ruling, Ruling::Boot(Going::Untracked));
+        assert!(warning.unwrap().contains("lost"));
+
+        let dead = medium(None);
+        dead.0.borrow_mut().unreadable = true;
+        let (_, ruling, warning) = Ledger::open(Ok(dead), Bank::A).unwrap();
+        assert_eq!(ruling, Ruling::Boot(Going::Untracked));
+        assert!(warning.unwrap().contains("drive is dead"));
+
+        let absent = Err(std::io::Error::other("no such device"));
+        let (_, ruling, _) = Ledger::<Memory>::open(absent, Bank::A).unwrap();
+        assert_eq!(ruling, Ruling::Boot(Going::Untracked));
+        assert!(Going::Untracked.checks_whole_image() && !Going::Confirmed.checks_whole_image());
+    }
+}

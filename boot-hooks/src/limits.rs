@@ -1,0 +1,36 @@
+//! Every bound of early boot, with the attack or accident that it stops.
+
+use std::time::Duration;
+
+/// How long the disk may take to appear: a slow USB bridge needs ten seconds, a dead one must not hold the boot for ever.
+pub const DISK_WAIT: Duration = Duration::from_secs(20);
+/// Longest sleep between two looks at the disks, when no event of the kernel ends it.
+pub const DISK_POLL: Duration = Duration::from_millis(250);
+/// How long a message of a machine that stops stays on the console.
+pub const HALT_MESSAGE: Duration = Duration::from_secs(5);
+/// Seconds until the watchdog bites.
+pub const WATCHDOG_SECONDS: i32 = 60;
+/// Bytes of `/proc/cmdline`; the kernel's own limit on x86 is 2048.
+pub const MAX_CMDLINE_BYTES: u64 = 16 << 10;
+/// Bytes of `/modules/load`.
+pub const MAX_MODULE_LIST_BYTES: u64 = 64 << 10;
+/// Bytes of `/usr/lib/roro/state.list`.
+pub const MAX_STATE_LIST_BYTES: u64 = 64 << 10;
+/// Lines of `/usr/lib/roro/state.list`: each is a mount.
+pub const MAX_STATE_LINES: usize = 256;
+/// Entries of a partition table that are read: stops a stick with a table of four milliards of entries.
+pub const MAX_PARTITIONS: u32 = 512;
+/// Bytes of one entry of a partition table.
+pub const MAX_PARTITION_ENTRY_BYTES: u32 = 4096;
+/// Disks that are looked at.
+pub const MAX_DISKS: usize = 64;
+/// Files, directories and links that are copied from the image into one persisted or tmpfs path.
+pub const MAX_SEED_ENTRIES: u32 = 65_536;
+/// Depth of a tree that is copied or deleted: stops a damaged file system that contains itself.
+pub const MAX_TREE_DEPTH: u32 = 64;
+/// Bytes of one read while a whole image is checked.
+pub const CHECK_BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of one kernel log message; the kernel refuses more than about 1000.
+pub const MAX_KMSG_BYTES: usize = 900;
+/// Bytes of a small file in `/proc` or `/sys`.
+pub const MAX_SYSFS_BYTES: u64 = 4096;

@@ -1,0 +1,133 @@
+//! The kernel, as early boot needs it: mounts, modules, ioctls, events, and the end of the machine.
+//!
+//! The only module of this crate with `unsafe`. Everything here is a thin voice: no decision, no retry.
+
+pub mod device_mapper;
+pub mod uevent;
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
+
+use nix::{
+    libc,
+    mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
+};
+
+/// Request codes of `linux/watchdog.h` and `linux/fs.h`.
+mod calls {
+    use nix::libc;
+
+    nix::ioctl_readwrite!(wdioc_settimeout, b'W', 6, libc::c_int);
+    nix::ioctl_read!(wdioc_keepalive, b'W', 5, libc::c_int);
+    nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
+}
+
+/// `FS_IMMUTABLE_FL`: efivarfs sets it on variables that firmware may not survive the loss of.
+const IMMUTABLE: libc::c_long = 0x10;
+
+/// How a file system is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// For reading only.
+    ReadOnly,
+    /// For reading and writing.
+    ReadWrite,
+}
+
+/// What may be done with files of a mounted file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Programs, device nodes and set-user-id bits count: the root.
+    Full,
+    /// Device nodes count: `/dev`.
+    Devices,
+    /// Set-user-id bits and device nodes do not count.
+    Data,
+    /// Nothing there is even a program.
+    Kernel,
+}
+
+/// Mounts a file system.
+pub fn mount_fs(
+    source: &Path,
+    target: &Path,
+    kind: &str,
+    access: Access,
+    trust: Trust,
+    options: &str,
+) -> io::Result<()> {
+    let mut flags = match trust {
+        Trust::Full => MsFlags::empty(),
+        Trust::Devices => MsFlags::MS_NOSUID,
+        Trust::Data => MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Trust::Kernel => MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+    };
+    if access == Access::ReadOnly {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    Ok(mount(Some(source), target, Some(kind), flags, Some(options))?)
+}
+
+/// Makes `source` appear at `target` as well.
+pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+}
+
+/// Moves a mount.
+pub fn move_mount(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)?)
+}
+
+/// Loads a kernel module; one that is there already is fine.
+pub fn load_module(module: &File) -> io::Result<()> {
+    match nix::kmod::finit_module(module, c"", nix::kmod::ModuleInitFlags::empty()) {
+        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Restarts the machine at once; returns only when the kernel refuses.
+pub fn restart() -> io::Result<Infallible> {
+    Ok(reboot(RebootMode::RB_AUTOBOOT)?)
+}
+
+/// Stops the machine without switching it off, so that its last message stays and a watchdog may bite.
+pub fn halt() -> io::Result<Infallible> {
+    Ok(reboot(RebootMode::RB_HALT_SYSTEM)?)
+}
+
+/// Sets the seconds after which an opened watchdog bites.
+pub fn set_watchdog_timeout(watchdog: &File, seconds: i32) -> io::Result<()> {
+    let mut seconds: libc::c_int = seconds;
+    // SAFETY: WDIOC_SETTIMEOUT reads and writes one int, which lives until the call returns; the descriptor is open.
+    unsafe { calls::wdioc_settimeout(watchdog.as_raw_fd(), &mut seconds) }?;
+    Ok(())
+}
+
+/// Tells an opened watchdog that all is well.
+pub fn keep_watchdog_alive(watchdog: &File) -> io::Result<()> {
+    let mut unused: libc::c_int = 0;
+    // SAFETY: WDIOC_KEEPALIVE takes no argument; the pointer is valid all the same; the descriptor is open.
+    unsafe { calls::wdioc_keepalive(watchdog.as_raw_fd(), &mut unused) }?;
+    Ok(())
+}
+
+/// Takes the immutable flag off an efivarfs file, if it is there.
+pub fn clear_immutable(file: &File) -> io::Result<()> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes at most one long, which lives until the call returns; the descriptor is open.
+    unsafe { calls::fs_ioc_getflags(file.as_fd().as_raw_fd(), &mut flags) }?;
+    if flags & IMMUTABLE != 0 {
+        flags &= !IMMUTABLE;
+        // SAFETY: FS_IOC_SETFLAGS reads at most one long, which lives until the call returns; the descriptor is open.
+        unsafe { calls::fs_ioc_setflags(file.as_fd().as_raw_fd(), &flags) }?;
+    }
+    Ok(())
+}
