@@ -38,6 +38,8 @@ pub struct ImageSpec {
     pub tree: Tree,
     /// Salt of the tree.
     pub salt: Vec<u8>,
+    /// Sorted offsets where chunks should begin, such as where files begin in it; may be empty.
+    pub boundaries: Vec<u64>,
 }
 
 /// What goes into a bundle.
@@ -212,7 +214,7 @@ fn pack(
             subject: &image.path.display().to_string(),
             reader: &mut BufReader::with_capacity(1 << 20, file),
             bytes,
-            boundaries: &[],
+            boundaries: &image.boundaries,
             salt: &image.salt,
         },
         spec.packing,

@@ -2,6 +2,7 @@
 //!
 //! Verbs only translate: what they do is in the library, so that other rooms call it without a command line.
 
+pub mod build;
 pub mod bundle;
 pub mod inspect;
 pub mod keygen;
@@ -32,6 +33,8 @@ pub struct Cli {
 enum Command {
     /// Make root and release keys, and the root.json that names them
     Keygen(keygen::Args),
+    /// Build an appliance into a signed bundle, a factory disk and a package list
+    Build(build::Args),
     /// Put ready-made images into a signed bundle
     Bundle(bundle::Args),
     /// Show what a bundle says of itself
@@ -52,6 +55,7 @@ impl Cli {
     pub fn run(self, context: &Context) -> Result<()> {
         match self.command {
             Command::Keygen(args) => args.run(context),
+            Command::Build(args) => args.run(context),
             Command::Bundle(args) => args.run(context),
             Command::Inspect(args) => args.run(context),
             Command::Verify(args) => args.run(context),

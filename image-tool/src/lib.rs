@@ -27,6 +27,7 @@ pub mod packages;
 pub mod printer;
 pub mod progress;
 pub mod reader;
+pub mod release;
 pub mod root_json;
 pub mod rootfs;
 pub mod tree;

@@ -59,12 +59,7 @@ impl Args {
     /// Writes the bundle.
     pub fn run(self, context: &Context) -> Result<()> {
         let printer = &context.printer;
-        if self.floor.as_ref().is_some_and(|floor| *floor > self.version) {
-            return Err(Error::usage(
-                "--floor is above --version",
-                "a release cannot demand more than it is: lower the floor",
-            ));
-        }
+        check_floor(self.floor.as_ref(), &self.version)?;
         let passphrase = read_passphrase(self.signing.passphrase_file.as_deref())?;
         let keys = ReleaseKeys::load(&self.signing.keys, passphrase.as_ref(), printer)?;
         let mut documents = Vec::new();
@@ -81,7 +76,13 @@ impl Args {
             images: self
                 .images
                 .into_iter()
-                .map(|(name, path)| ImageSpec { name, path, tree: Tree::None, salt: Vec::new() })
+                .map(|(name, path)| ImageSpec {
+                    name,
+                    path,
+                    tree: Tree::None,
+                    salt: Vec::new(),
+                    boundaries: Vec::new(),
+                })
                 .collect(),
             documents,
             keys: &keys,
@@ -91,6 +92,17 @@ impl Args {
         tell(printer, &summary);
         Ok(())
     }
+}
+
+/// Refuses a release that could never be confirmed under its own floor.
+pub(crate) fn check_floor(floor: Option<&Version>, version: &Version) -> Result<()> {
+    if floor.is_some_and(|floor| floor > version) {
+        return Err(Error::usage(
+            "--floor is above --version",
+            "a release cannot demand more than it is: lower the floor",
+        ));
+    }
+    Ok(())
 }
 
 /// `SOURCE_DATE_EPOCH`, or when the newest image was changed: so the same images make the same bundle.
