@@ -198,8 +198,12 @@ fn answer(
             return stream.write_all(&head("503 Service Unavailable", 0, &["Retry-After: 1"]));
         }
         B::RedirectLoop => return stream.write_all(&head("302 Found", 0, &[&format!("Location: {path}x")])),
-        B::RedirectOnce if number == 0 => return stream.write_all(&head("302 Found", 0, &["Location: /other"])),
-        B::RedirectToFile => return stream.write_all(&head("302 Found", 0, &["Location: file:///etc/passwd"])),
+        B::RedirectOnce if number == 0 => {
+            return stream.write_all(&head("302 Found", 0, &["Location: /other"]));
+        }
+        B::RedirectToFile => {
+            return stream.write_all(&head("302 Found", 0, &["Location: file:///etc/passwd"]));
+        }
         _ => (),
     }
     let whole = match &shared.behaviour {
@@ -211,7 +215,8 @@ fn answer(
     let etag = format!("ETag: {etag}");
     let Some((start, end)) = asked else {
         if shared.behaviour == B::Chunked {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")?;
             for part in file.chunks(1000) {
                 stream.write_all(format!("{:x}\r\n", part.len()).as_bytes())?;
                 stream.write_all(part)?;

@@ -2,4 +2,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod forge;
 pub mod hostile;
