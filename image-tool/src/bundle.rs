@@ -288,3 +288,6 @@ fn publish(file: NamedTempFile, out: &Path) -> Result<()> {
     file.persist(out).map_err(|error| Error::File { deed: "name", path: out.into(), source: error.error })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

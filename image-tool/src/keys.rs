@@ -437,3 +437,6 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
         .map_err(Error::file("make", path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::file("write", path))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
