@@ -68,7 +68,17 @@ fn kvm_runs_firmware(firmware: &Firmware) -> bool {
     }
     let child = process::tied("qemu-system-x86_64")
         .args(Accelerator::Kvm.options())
-        .args(["-machine", "q35", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-snapshot"])
+        .args([
+            "-machine",
+            "q35",
+            "-m",
+            "256",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-snapshot",
+        ])
         .args(firmware.options(&firmware.vars_template))
         .args(["-serial", "stdio"])
         .stdin(Stdio::null())

@@ -128,6 +128,14 @@ pub enum Error {
         /// What the parser said.
         source: serde_json::Error,
     },
+    /// The mint could not make a release.
+    #[error("cannot make release {release}")]
+    Mint {
+        /// Which.
+        release: String,
+        /// What the mint said.
+        source: Box<image_tool::Error>,
+    },
     /// There is no such scenario.
     #[error("no scenario is called {name}; see qemu-testbed list")]
     NoScenario {

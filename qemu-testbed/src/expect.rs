@@ -68,6 +68,31 @@ pub struct Seen {
     pub before: String,
 }
 
+/// Reads everything, as it comes.
+#[derive(Debug)]
+pub struct Follower {
+    shared: Arc<Shared>,
+    position: usize,
+}
+
+impl Follower {
+    /// Waits for the next bytes; nothing when the line has ended.
+    pub fn next_bytes(&mut self) -> Option<Vec<u8>> {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let bytes = state.since(self.position).to_vec();
+            if !bytes.is_empty() {
+                self.position = state.end();
+                return Some(bytes);
+            }
+            if !state.open {
+                return None;
+            }
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// Why waiting ended without a match.
 enum Vain {
     Deadline,
@@ -145,7 +170,9 @@ impl Transcript {
             let hit = patterns
                 .iter()
                 .enumerate()
-                .filter_map(|(which, pattern)| find(text, pattern.as_bytes()).map(|at| (at, which, pattern.len())))
+                .filter_map(|(which, pattern)| {
+                    find(text, pattern.as_bytes()).map(|at| (at, which, pattern.len()))
+                })
                 .min();
             // What was searched once need not be searched again, but for a pattern cut by the end.
             start = state.end().saturating_sub(longest).max(from);
@@ -202,6 +229,12 @@ impl Transcript {
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let from = lines.len().saturating_sub(limits::TAIL_LINES);
         lines.get(from..).unwrap_or_default().iter().map(|line| format!("  | {line}\n")).collect()
+    }
+
+    /// A second reader of the same line, from here on, for showing it to a person.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        Follower { shared: Arc::clone(&self.shared), position: self.mark() }
     }
 
     /// Where the whole log lies.

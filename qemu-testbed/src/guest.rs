@@ -40,7 +40,8 @@ impl Output {
 
     /// The last line that is a JSON object: what `--json` ends with.
     pub fn json(&self, what: &str) -> Result<Value> {
-        let line = self.text.lines().rev().find(|line| line.trim_start().starts_with('{')).unwrap_or_default();
+        let line =
+            self.text.lines().rev().find(|line| line.trim_start().starts_with('{')).unwrap_or_default();
         serde_json::from_str(line).map_err(|source| Error::Json {
             what: what.to_owned(),
             text: self.text.clone(),
@@ -116,7 +117,9 @@ impl Machine {
             return Err(Error::ConsoleLine { length: line.len() });
         }
         let folder = self.folder().to_owned();
-        self.console_line()?.write_all(line.as_bytes()).map_err(Error::io("write to the console of", folder))?;
+        self.console_line()?
+            .write_all(line.as_bytes())
+            .map_err(Error::io("write to the console of", folder))?;
         Ok(number)
     }
 }
@@ -135,7 +138,11 @@ mod tests {
 
     #[test]
     fn a_failed_command_says_what_it_wrote() {
-        let error = Output { code: 4, text: "rejected\n".to_owned() }.success("updater install X").unwrap_err();
-        assert_eq!(error.to_string(), "updater install X: expected exit code 0, saw exit code 4 and \"rejected\"");
+        let error =
+            Output { code: 4, text: "rejected\n".to_owned() }.success("updater install X").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "updater install X: expected exit code 0, saw exit code 4 and \"rejected\""
+        );
     }
 }

@@ -5,6 +5,8 @@
 //! starts ends with it. Scenarios ([`scenarios`]) are the tests; `demo` tells the story of the most important ones.
 
 pub mod accelerator;
+pub mod commands;
+pub mod disk;
 pub mod error;
 pub mod expect;
 pub mod firmware;
@@ -15,4 +17,9 @@ pub mod packages;
 pub mod printer;
 pub mod process;
 pub mod qmp;
+pub mod release;
+pub mod scenarios;
 pub mod server;
+pub mod slots;
+pub mod stage;
+pub mod workshop;

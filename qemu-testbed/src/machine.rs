@@ -76,7 +76,10 @@ impl Machine {
             firmware,
         };
         process::run(
-            Command::new("cp").args(["--reflink=auto", "--sparse=always", "--"]).arg(image).arg(machine.disk()),
+            Command::new("cp")
+                .args(["--reflink=auto", "--sparse=always", "--"])
+                .arg(image)
+                .arg(machine.disk()),
         )?;
         machine.firmware.fresh_vars(&machine.vars())?;
         Ok(machine)
@@ -116,15 +119,18 @@ impl Machine {
         if self.power.is_some() {
             return Ok(());
         }
-        let sockets =
-            tempfile::Builder::new().prefix("roro-").tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
+        let sockets = tempfile::Builder::new()
+            .prefix("roro-")
+            .tempdir()
+            .map_err(Error::io("create a folder in", std::env::temp_dir()))?;
         let listen = |name: &str| {
             let path = sockets.path().join(name);
             UnixListener::bind(&path).map_err(Error::io("listen on", path))
         };
         let (log, console, monitor) = (listen("log")?, listen("console")?, listen("monitor")?);
         let words = self.folder.join("qemu.log");
-        let words_file = File::options().create(true).append(true).open(&words).map_err(Error::io("open", &words))?;
+        let words_file =
+            File::options().create(true).append(true).open(&words).map_err(Error::io("open", &words))?;
         let mut child = process::tied("qemu-system-x86_64")
             .args(self.options(sockets.path()))
             .stdin(Stdio::null())
@@ -210,7 +216,8 @@ impl Machine {
         options.extend(["-name".to_owned(), escaped(Path::new(&self.name))]);
         options.extend(["-m".to_owned(), limits::MACHINE_MEMORY_MIB.to_string()]);
         options.extend(
-            ["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-rtc", "base=utc"].map(str::to_owned),
+            ["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-rtc", "base=utc"]
+                .map(str::to_owned),
         );
         // No host fsync on a guest flush: the fault played here is the death of QEMU, which the host's page cache
         // survives in either mode, so the flush would cost time and prove nothing.
@@ -221,7 +228,11 @@ impl Machine {
         options.extend(
             ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="].map(str::to_owned),
         );
-        for (id, line) in [("log", ["-serial", "chardev:log"]), ("console", ["-serial", "chardev:console"]), ("monitor", ["-mon", "chardev=monitor,mode=control"])] {
+        for (id, line) in [
+            ("log", ["-serial", "chardev:log"]),
+            ("console", ["-serial", "chardev:console"]),
+            ("monitor", ["-mon", "chardev=monitor,mode=control"]),
+        ] {
             options.extend(["-chardev".to_owned(), socket(id)]);
             options.extend(line.map(str::to_owned));
         }

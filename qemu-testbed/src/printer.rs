@@ -1,6 +1,9 @@
 //! The one place that prints. Standard output is the story or the data; standard error is for trouble.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
 
 /// A line of the story.
 #[expect(clippy::print_stdout, reason = "this module is the printer")]
@@ -22,4 +25,11 @@ pub fn complain_of(error: &dyn std::error::Error) {
         complain(format_args!("  because: {error}"));
         cause = error.source();
     }
+}
+
+/// Bytes of a machine, as they are, for a terminal.
+pub fn pass_on(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    // A terminal that is gone takes the input with it, which ends the session.
+    out.write_all(bytes).and_then(|()| out.flush()).ok();
 }

@@ -65,6 +65,10 @@ impl Qmp {
 
     fn next(&mut self, deadline: Instant) -> Result<Value> {
         let line = self.lines.expect("\n", deadline)?;
-        serde_json::from_str(&line).map_err(|source| Error::Json { what: "a qmp message".to_owned(), text: line, source })
+        serde_json::from_str(&line).map_err(|source| Error::Json {
+            what: "a qmp message".to_owned(),
+            text: line,
+            source,
+        })
     }
 }

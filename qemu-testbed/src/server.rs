@@ -63,9 +63,11 @@ struct State {
 impl Server {
     /// Serves the files of `folder` on a free port of 127.0.0.1.
     pub fn start(folder: &Path) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::io("open a port to serve", folder))?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::io("open a port to serve", folder))?;
         let address = listener.local_addr().map_err(Error::io("open a port to serve", folder))?;
-        let state = State { served: Served::default(), pace: Pace::Full, next_piece: Instant::now(), open: true };
+        let state =
+            State { served: Served::default(), pace: Pace::Full, next_piece: Instant::now(), open: true };
         let shared =
             Arc::new(Shared { folder: folder.to_owned(), state: Mutex::new(state), changed: Condvar::new() });
         let ours = Arc::clone(&shared);
@@ -276,7 +278,8 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
 
 /// RFC 9110, 14.1.2: one range of bytes; what we do not understand is ignored, as 14.2 allows.
 fn part(range: Option<&str>, length: u64) -> Part {
-    let Some((from, to)) = range.and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-'))
+    let Some((from, to)) =
+        range.and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-'))
     else {
         return Part::Whole;
     };

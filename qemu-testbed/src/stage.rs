@@ -1,0 +1,283 @@
+//! The stage of a scenario: one machine, the server with the releases, and the sentences a test is written in.
+//!
+//! Knows the agent's command line and its JSON (docs/architecture.md), never the agent. Each sentence waits for what it
+//! names and fails with what it saw instead. Deliberately absent: sleeping.
+
+use std::time::{Duration, Instant};
+
+use bank_format::Bank;
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    guest::Output,
+    limits,
+    machine::Machine,
+    printer,
+    release::Release,
+    server::{Pace, Server},
+    slots::{self, Held},
+    workshop::Workshop,
+};
+
+/// One machine with the factory release on its disk, and a server with everything else.
+#[derive(Debug)]
+pub struct Stage {
+    workshop: Workshop,
+    /// The machine.
+    pub machine: Machine,
+    /// The server that the guest fetches from.
+    pub server: Server,
+    started: Instant,
+    _slot: Held,
+}
+
+impl Stage {
+    /// Sets the stage for the scenario `name`: builds what is not built yet, waits for its turn, and puts a new machine
+    /// together. It is still off.
+    pub fn set(workshop: Workshop, name: &str) -> Result<Self> {
+        let image = workshop.factory_image()?;
+        let server = Server::start(workshop.shelf())?;
+        let slot = slots::machine_slot(&workshop.runs(), name)?;
+        let machine = Machine::assemble(name, &image, &workshop.runs().join(name))?;
+        Ok(Stage { workshop, machine, server, started: Instant::now(), _slot: slot })
+    }
+
+    /// Tells what happens, with the seconds since the beginning.
+    pub fn tell(&self, line: &str) {
+        printer::say(format_args!("[{:>6.1} s] {line}", self.started.elapsed().as_secs_f64()));
+    }
+
+    /// Switches the machine on and waits until one can talk to it.
+    pub fn power_on(&mut self) -> Result<()> {
+        self.machine.power_on()?;
+        self.machine.wait_for_console(limits::BOOT)?;
+        self.tell("power on: the system is up");
+        Ok(())
+    }
+
+    /// The agent's view of the device.
+    pub fn status(&mut self) -> Result<Value> {
+        let output = self.machine.run("updater status --json")?;
+        output.json("updater status")
+    }
+
+    /// Installs a release over HTTP, which must work. Gives the closing object.
+    pub fn install(&mut self, release: Release) -> Result<Value> {
+        let output = self.try_install(release)?;
+        let text = output.clone().success(&format!("installing {release}"))?;
+        let report = output.json("updater install")?;
+        self.tell(&format!(
+            "installed {release}: {:.1} MiB fetched, {:.1} MiB written, {:.1} MiB already in place, {} s in the guest",
+            mebibytes(&report, "bytes_fetched"),
+            mebibytes(&report, "bytes_written"),
+            mebibytes(&report, "bytes_skipped"),
+            report.get("seconds").unwrap_or(&Value::Null),
+        ));
+        if report.get("result").and_then(Value::as_str) != Some("installed") {
+            return Err(unexpected("the result of updater install", "installed", &text));
+        }
+        Ok(report)
+    }
+
+    /// Tries to install a release that must be refused with exit code 4, giving all of `words` as the reason.
+    pub fn expect_refused(&mut self, release: Release, words: &[&str]) -> Result<()> {
+        let output = self.try_install(release)?;
+        let text = output.text.to_lowercase();
+        if output.code != 4 || !words.iter().all(|word| text.contains(word)) {
+            let wanted = format!("exit code 4 and the words {words:?}");
+            let seen = format!("exit code {} and {}", output.code, output.text.trim());
+            return Err(Error::Unexpected { what: format!("installing {release}"), wanted, seen });
+        }
+        self.tell(&format!("refused {release}: {}", last_line(&output.text)));
+        Ok(())
+    }
+
+    /// Begins to install over a slow line and waits until half of the bundle is out.
+    pub fn half_install(&mut self, release: Release) -> Result<()> {
+        let bundle = self.workshop.bundle(release)?;
+        let bytes = std::fs::metadata(&bundle).map_err(Error::io("look at", &bundle))?.len();
+        self.server.set_pace(Pace::BytesPerSecond(bytes / 6));
+        let before = self.server.served().body_bytes;
+        let half = before.saturating_add(bytes / 2);
+        let command = self.install_command(release)?;
+        self.machine.start(&command)?;
+        let served = self.server.wait_for_bytes(half, self.machine.deadline(limits::INSTALL));
+        if served.body_bytes < half {
+            return Err(unexpected(
+                "the server",
+                &format!("{half} bytes sent"),
+                &served.body_bytes.to_string(),
+            ));
+        }
+        self.tell(&format!("half of {release} is out"));
+        Ok(())
+    }
+
+    /// Pulls the plug; the server is fast again afterwards.
+    pub fn power_cut(&mut self) -> Result<()> {
+        self.machine.power_cut()?;
+        self.server.set_pace(Pace::Full);
+        self.tell("power cut");
+        Ok(())
+    }
+
+    /// Asks the agent to reboot and waits for the reset.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.machine.start("updater reboot")?;
+        self.machine.wait_for_reset(limits::BOOT)?;
+        self.tell("the machine resets");
+        Ok(())
+    }
+
+    /// Waits until `version` runs on `bank`, confirmed, with nothing on trial.
+    pub fn expect_confirmed(&mut self, bank: Bank, version: &str) -> Result<Value> {
+        let wanted = format!("{version} confirmed on bank {bank}");
+        let status = self.wait_for_status(&wanted, |status| {
+            runs(status, bank, version)
+                && status.get("confirmed").is_some_and(|confirmed| names_bank(confirmed, bank))
+                && status.get("trial").is_none_or(Value::is_null)
+        })?;
+        self.tell(&format!("{version} is confirmed on bank {bank}"));
+        Ok(status)
+    }
+
+    /// Waits until the machine is back on `bank` with `version`, telling that a trial failed for a reason with one of
+    /// `words` in it, each word an alternative.
+    pub fn expect_fallback(&mut self, bank: Bank, version: &str, words: &[&str]) -> Result<Value> {
+        let wanted = format!("fallback to {version} on bank {bank}");
+        let status = self.wait_for_status(&wanted, |status| {
+            runs(status, bank, version)
+                && status.pointer("/last_result/outcome").and_then(Value::as_str) == Some("fell-back")
+        })?;
+        let reason =
+            status.pointer("/last_result/reason").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let lower = reason.to_lowercase();
+        if !words.iter().any(|word| lower.contains(word)) {
+            return Err(unexpected("the reason of the fallback", &format!("one of {words:?}"), &reason));
+        }
+        self.tell(&format!("fell back to {version} on bank {bank}: {reason}"));
+        Ok(status)
+    }
+
+    /// Waits for the file that only the good release carries.
+    pub fn expect_news(&mut self) -> Result<()> {
+        let command = "read news < /etc/roro-testbed-news; echo $news";
+        let news = self.machine.run(command)?.success(command)?;
+        if news.trim() != "better than before" {
+            return Err(unexpected("the file of the good release", "better than before", &news));
+        }
+        self.tell(&format!("the device shows its news: {}", news.trim()));
+        Ok(())
+    }
+
+    /// Reads the evidence that status names: the log of the boot that failed.
+    pub fn expect_evidence(&mut self) -> Result<()> {
+        let status = self.status()?;
+        let file =
+            status.pointer("/last_result/evidence").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let command = format!("test -s '{file}'");
+        self.machine.run(&command)?.success(&command)?;
+        self.tell(&format!("the log of that boot is kept in {file}"));
+        Ok(())
+    }
+
+    /// Expects status to name an install of `version` as interrupted.
+    pub fn expect_interrupted(&mut self, version: &str) -> Result<()> {
+        let status = self.status()?;
+        let interrupted = status.get("interrupted").unwrap_or(&Value::Null).to_string();
+        if !interrupted.contains(version) {
+            return Err(unexpected("interrupted in updater status", version, &status.to_string()));
+        }
+        self.tell(&format!("status names what was interrupted: {interrupted}"));
+        Ok(())
+    }
+
+    /// Asks the agent for the other bank.
+    pub fn rollback(&mut self) -> Result<()> {
+        self.machine.run("updater rollback --json")?.success("updater rollback")?;
+        self.tell("rollback asked for");
+        Ok(())
+    }
+
+    /// Waits for words of kernel or system on the serial log.
+    pub fn expect_on_log(&mut self, words: &str) -> Result<()> {
+        let deadline = self.machine.deadline(limits::BOOT);
+        self.machine.log().expect(words, deadline)?;
+        self.tell(&format!("seen on the serial line: {words}"));
+        Ok(())
+    }
+
+    /// Looks at the status whenever the machine says something new, until it is as wanted.
+    pub fn wait_for_status(&mut self, wanted: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = self.machine.deadline(limits::BOOT.saturating_mul(3));
+        let mut last = Value::Null;
+        loop {
+            let mark = self.machine.log().mark();
+            match self.status() {
+                Ok(status) if is_it(&status) => return Ok(status),
+                Ok(status) => last = status,
+                // A trial that is given up restarts in the middle of a command; an agent that is busy says so.
+                Err(Error::GuestRestarted { .. } | Error::Json { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= deadline {
+                return Err(unexpected(
+                    &format!("updater status (serial log: {})", self.machine.log().file().display()),
+                    wanted,
+                    &last.to_string(),
+                ));
+            }
+            let look_again = self.machine.deadline(limits::LOOK_AGAIN).min(deadline);
+            self.machine.log().wait_for_more(mark, look_again);
+        }
+    }
+
+    /// Shuts the guest down in order, switches off and gives the digests of bank B's partitions.
+    pub fn passive_bank_on_disk(&mut self) -> Result<[String; 2]> {
+        self.reboot()?;
+        self.machine.power_off()?;
+        let disk = self.machine.disk();
+        Ok([crate::disk::digest(&disk, "boot-b")?, crate::disk::digest(&disk, "root-b")?])
+    }
+
+    fn try_install(&mut self, release: Release) -> Result<Output> {
+        let command = self.install_command(release)?;
+        self.machine.run_within(&command, limits::INSTALL)
+    }
+
+    fn install_command(&self, release: Release) -> Result<String> {
+        let bundle = self.workshop.bundle(release)?;
+        let name = bundle.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(format!("updater install {} --json", self.server.url_from_guest(&name)))
+    }
+}
+
+/// How long a deed took, for a table.
+#[must_use]
+pub fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+fn unexpected(what: &str, wanted: &str, seen: &str) -> Error {
+    Error::Unexpected { what: what.to_owned(), wanted: wanted.to_owned(), seen: seen.to_owned() }
+}
+
+fn runs(status: &Value, bank: Bank, version: &str) -> bool {
+    let release = status.get("release").unwrap_or(&Value::Null);
+    let running = release.get("version").unwrap_or(release).as_str().unwrap_or_default();
+    running.rsplit(' ').next() == Some(version)
+        && status.get("active").is_some_and(|active| names_bank(active, bank))
+}
+
+fn names_bank(value: &Value, bank: Bank) -> bool {
+    value.as_str() == Some(bank.letter())
+}
+
+fn mebibytes(report: &Value, key: &str) -> f64 {
+    report.get(key).and_then(Value::as_f64).unwrap_or(0.0) / f64::from(1 << 20)
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("without a word")
+}
