@@ -12,7 +12,7 @@ use std::{
 use bank_format::{Bank, PerBank, efi};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, chain},
     gpt, limits,
     linux::uevent::Events,
     paths,
@@ -129,7 +129,7 @@ impl Places {
         let events = Events::listen();
         let started = Instant::now();
         loop {
-            let disks = self.disks()?;
+            let (disks, unread) = self.disks()?;
             if let Some(standing) = clues.choose(&disks)? {
                 return Ok(standing);
             }
@@ -138,22 +138,29 @@ impl Places {
             if left.is_zero() {
                 return clues.choose_at_last(&disks)?.ok_or_else(|| Error::NoDisk {
                     waited_seconds: limits::DISK_WAIT.as_secs(),
-                    seen: describe(&disks),
+                    seen: describe(&disks, &unread),
                 });
             }
             events.wait(left.min(limits::DISK_POLL));
         }
     }
 
-    /// All disks with a partition table, by name. One that cannot be read is left out: it is not there yet, or not ours.
-    fn disks(&self) -> Result<Vec<Disk>> {
+    /// All disks by name, and why some cannot be read: they are not there yet, or not ours.
+    fn disks(&self) -> Result<(Vec<Disk>, Vec<Error>)> {
         let listed = fs::read_dir(&self.sys_block).map_err(Error::io("list", &self.sys_block))?;
         let mut names: Vec<String> =
             listed.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.retain(|name| !NEVER.iter().any(|prefix| name.starts_with(prefix)));
         names.sort();
         names.truncate(limits::MAX_DISKS);
-        Ok(names.into_iter().filter_map(|name| self.disk(name).ok()).collect())
+        let (mut disks, mut unread) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.disk(name) {
+                Ok(disk) => disks.push(disk),
+                Err(error) => unread.push(error),
+            }
+        }
+        Ok((disks, unread))
     }
 
     fn disk(&self, name: String) -> Result<Disk> {
@@ -162,7 +169,7 @@ impl Places {
         let mut entries = gpt::read(&self.dev.join(&name), block_bytes)?;
         let mut partitions = Vec::new();
         let listed = fs::read_dir(&sys).map_err(Error::io("list", &sys))?;
-        for child in listed.flatten() {
+        for child in listed.flatten().filter(|child| child.path().join("partition").exists()) {
             let Some(partition_number) = number(&child.path().join("partition"))? else { continue };
             let Some(at) = entries.iter().position(|e| u64::from(e.number) == partition_number) else {
                 continue;
@@ -246,12 +253,13 @@ fn number(path: &Path) -> Result<Option<u64>> {
     Ok(paths::read_text(path, limits::MAX_SYSFS_BYTES)?.and_then(|text| text.parse().ok()))
 }
 
-fn describe(disks: &[Disk]) -> String {
+fn describe(disks: &[Disk], unread: &[Error]) -> String {
     let of = |disk: &Disk| {
         let names: Vec<&str> = disk.partitions.iter().map(|p| p.entry.name.as_str()).collect();
         format!("{} ({})", disk.name, names.join(" "))
     };
-    if disks.is_empty() { "none".into() } else { disks.iter().map(of).collect::<Vec<_>>().join(", ") }
+    let seen: Vec<String> = disks.iter().map(of).chain(unread.iter().map(|error| chain(error))).collect();
+    if seen.is_empty() { "none".into() } else { seen.join(", ") }
 }
 
 #[cfg(test)]
@@ -280,6 +288,8 @@ mod tests {
         fn with(self, name: &str, roots: &[(&str, &[u8])]) -> Self {
             let sizes: Vec<(&str, u64)> = NAMES.iter().map(|name| (*name, 40)).collect();
             disk(&self.places.dev, name, &sizes);
+            fs::create_dir(self.places.sys_block.join(name)).unwrap();
+            fs::write(self.places.sys_block.join(name).join("uevent"), "MAJOR=254\n").unwrap();
             for entry in gpt::read(&self.places.dev.join(name), 512).unwrap() {
                 let part = format!("{name}{}", entry.number);
                 let sys = self.places.sys_block.join(name).join(&part);
@@ -300,7 +310,7 @@ mod tests {
             bank: Option<Bank>,
             root: &Proof,
         ) -> Result<Option<(String, Bank)>> {
-            let disks = self.places.disks().unwrap();
+            let disks = self.places.disks().unwrap().0;
             let guid_of = |wanted: &str| {
                 let (disk, part) = wanted.split_once('/').unwrap();
                 let disk = disks.iter().find(|d| d.name == disk).unwrap();
@@ -338,7 +348,7 @@ mod tests {
     fn a_named_bank_is_taken_at_last_so_that_its_failure_can_be_recorded() {
         let (_, proof) = image(2, b"s");
         let machine = Machine::new().with("vda", &[]);
-        let disks = machine.places.disks().unwrap();
+        let disks = machine.places.disks().unwrap().0;
         let clues = Clues { loader_partition: None, bank: Some(Bank::B), root: &proof };
         assert_eq!(clues.choose_at_last(&disks).unwrap().unwrap().bank, Bank::B);
         let clues = Clues { bank: None, ..clues };
@@ -349,8 +359,11 @@ mod tests {
     fn partitions_carry_what_firmware_entries_need() {
         let machine = Machine::new().with("nvme0n1", &[]);
         fs::create_dir(machine.places.sys_block.join("loop0")).unwrap();
-        let disks = machine.places.disks().unwrap();
-        assert_eq!(disks.len(), 1);
+        fs::create_dir(machine.places.sys_block.join("sdx")).unwrap();
+        let (disks, unread) = machine.places.disks().unwrap();
+        assert_eq!((disks.len(), unread.len()), (1, 1));
+        let seen = describe(&disks, &unread);
+        assert!(seen.starts_with("nvme0n1 (boot-a boot-b") && seen.contains("sdx: No such"), "{seen}");
         let boot = disks[0].boot_partitions().unwrap();
         assert_eq!((boot.a.number, boot.b.number, boot.a.blocks), (1, 2, 40));
         assert_eq!(disks[0].root(Bank::B).unwrap().device, "254:4");
