@@ -67,7 +67,7 @@ pub struct Inputs<'a> {
 /// Takes away what building left behind and what belongs to packages that are left out; puts everything below `/usr`.
 pub fn merge_usr(tree: &mut Tree, left_out: &[String]) -> Result<()> {
     for path in left_out {
-        tree.remove(path);
+        tree.remove_with_empty_parents(path);
     }
     for path in [SIMULATED, "dev", "etc/apt", "etc/fstab", "etc/hostname", "etc/resolv.conf", "var"] {
         tree.remove(path);

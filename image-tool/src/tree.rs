@@ -204,6 +204,20 @@ impl Tree {
         gone.iter().filter(|path| self.entries.remove(*path).is_some()).count()
     }
 
+    /// As [`Tree::remove`], and the directories above it that hold nothing any more.
+    pub fn remove_with_empty_parents(&mut self, path: &str) -> usize {
+        let mut gone = self.remove(path);
+        let mut path = path.trim_matches('/');
+        while let Some((parent, _)) = path.rsplit_once('/') {
+            if gone == 0 || self.children(parent).next().is_some() {
+                break;
+            }
+            gone += self.remove(parent);
+            path = parent;
+        }
+        gone
+    }
+
     /// Takes away what a set of globs matches, with everything below it. Returns how many entries that were.
     pub fn remove_matching(&mut self, globs: &GlobSet) -> usize {
         let hits: Vec<String> =
@@ -388,6 +402,8 @@ mod tests {
         assert_eq!(tree.remove_matching(&globs(&["usr/*.so".into()]).unwrap()), 0);
         assert_eq!(tree.remove_matching(&globs(&["usr/**/*.so".into()]).unwrap()), 1);
         assert!(globs(&["[".into()]).is_err());
+        assert_eq!(tree.remove_with_empty_parents("lib/b.so"), 2);
+        assert_eq!(tree.remove_with_empty_parents("lib/b.so"), 0);
     }
 
     #[test]

@@ -1,0 +1,136 @@
+//! What is in the golden files. The keys follow from constant seeds that anybody can read here: they sign nothing else.
+
+use std::{collections::BTreeMap, fs, num::NonZeroUsize};
+
+use bank_format::{
+    Bank, Digest256, Release,
+    manifest::{Build, Tree},
+    record::{
+        self, BankRecord, BankState, ImageProof, Intent, LastResult, Outcome, Purpose, Record, Trial,
+        TrialPhase,
+    },
+    release::Version,
+};
+use image_tool::{
+    bundle::{self, BundleSpec, ImageSpec},
+    chunker::Packing,
+    keys::{PrivateKey, ReleaseKeys},
+    progress::Silent,
+    root_json::{self, RoleKeys, RootSpec},
+};
+
+/// 2100-01-01T00:00:00Z.
+const EXPIRES_UNIX_SECONDS: i64 = 4_102_444_800;
+
+/// Names and bytes of all golden files.
+pub fn all() -> Vec<(&'static str, Vec<u8>)> {
+    let (root_1, root_2) = roots();
+    vec![
+        ("v1.roro", bundle(root_1.clone())),
+        ("root.json", root_1),
+        ("root-2.json", root_2),
+        ("record.bin", record::encode_copy(&record(), 7).unwrap()),
+    ]
+}
+
+fn keys(seeds: &[u8]) -> Vec<PrivateKey> {
+    seeds.iter().map(|seed| PrivateKey::from_seed(&[*seed; 32])).collect()
+}
+
+fn roots() -> (Vec<u8>, Vec<u8>) {
+    let spec = |root: &[u8], release: &[u8]| RootSpec {
+        expires_unix_seconds: EXPIRES_UNIX_SECONDS,
+        root: RoleKeys::of(&keys(root), 2),
+        targets: RoleKeys::of(&keys(release), 2),
+        snapshot: RoleKeys::of(&keys(&[0x21]), 1),
+        timestamp: RoleKeys::of(&keys(&[0x21]), 1),
+    };
+    let root_1 = root_json::first(&spec(&[1, 2, 3], &[0x11, 0x12, 0x13]), &keys(&[1, 2])).unwrap();
+    // Root key 3 and release key 0x13 retire.
+    let next = spec(&[1, 2, 4], &[0x11, 0x12, 0x14]);
+    let root_2 = root_json::next(&root_1, &next, &keys(&[1, 2]), &keys(&[4])).unwrap();
+    (root_1, root_2)
+}
+
+/// Text, which shrinks; bytes that do not; zeros; the text again; and enough to end on a block.
+pub fn root_image() -> (Vec<u8>, Vec<u64>) {
+    let text = b"rolled on, proven, and rolled off again\n".repeat(25);
+    let noise: Vec<u8> = (0..7u8).flat_map(|number| Digest256::of(&[number]).0).take(200).collect();
+    let image = [&text[..], &noise, &[0; 4096], &text, &[b'R'; 1896]].concat();
+    (image, vec![1000, 1200, 5296, 6296])
+}
+
+/// The boot image.
+pub fn boot_image() -> Vec<u8> {
+    b"kernel, initrd and command line\n".repeat(10)
+}
+
+fn bundle(root_json: Vec<u8>) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let image = |name: &str, bytes: &[u8], tree, boundaries| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        ImageSpec { name: name.into(), path, tree, salt: vec![0xa0, 0xb1, 0xc2, 0xd3], boundaries }
+    };
+    let (root, boundaries) = root_image();
+    let signing = ReleaseKeys::new(keys(&[0x11, 0x12]), root_json).unwrap();
+    let spec = BundleSpec {
+        name: "golden".into(),
+        version: Version::new(1, 2, 3),
+        compatible: "roro,golden".into(),
+        created_unix_seconds: 1_700_000_000,
+        floor: Some(Version::new(1, 0, 0)),
+        build: Build {
+            tool: "image-tool 0.1.0".into(),
+            source: Some("golden.toml".into()),
+            commit: Some("0123456789abcdef0123456789abcdef01234567".into()),
+        },
+        images: vec![
+            image("root", &root, Tree::Appended, boundaries),
+            image("boot", &boot_image(), Tree::None, vec![]),
+        ],
+        documents: vec![("packages".into(), b"base-files 12.4 amd64\n".to_vec())],
+        keys: &signing,
+        // Frames so small that an image of 8 KiB has three.
+        packing: Packing { level: 19, threads: NonZeroUsize::MIN, frame_raw_bytes: 1000 },
+    };
+    let out = dir.path().join("v1.roro");
+    bundle::write(&spec, &out, &Silent).unwrap();
+    fs::read(out).unwrap()
+}
+
+/// A record with every field filled.
+pub fn record() -> Record {
+    let release = |patch| Release { name: "golden".into(), version: Version::new(1, 2, patch) };
+    let proof = ImageProof { bytes: 8192, verity_root: Digest256([7; 32]), salt: "a0b1c2d3".into() };
+    let images = BTreeMap::from([("root".to_owned(), proof)]);
+    let mut record = Record::founded_on(Bank::A, Some(release(2)), images.clone());
+    *record.banks.get_mut(Bank::B) = BankRecord {
+        state: BankState::Written,
+        release: Some(release(3)),
+        manifest: Some(Digest256([8; 32])),
+        floor: Some(Version::new(1, 0, 0)),
+        images,
+        extra: BTreeMap::new(),
+    };
+    record.trial = Some(Trial {
+        bank: Bank::B,
+        phase: TrialPhase::Armed,
+        purpose: Purpose::Update,
+        tries_left: 1,
+        tries_made: 0,
+        reason: Some("none yet".into()),
+        extra: BTreeMap::new(),
+    });
+    record.unsettled_boots = 1;
+    record.redirects = 2;
+    record.interrupted = Some(Intent { deed: "install".into(), release: release(3), bank: Bank::B });
+    record.last_result = Some(LastResult {
+        outcome: Outcome::FellBack,
+        release: Some(release(1)),
+        reason: Some("check \"kiosk answers\" failed".into()),
+        evidence: Some("/state/roro/evidence/1.log".into()),
+    });
+    record.extra.insert("from_the_future".into(), serde_json::json!({ "kept": true }));
+    record
+}
