@@ -86,7 +86,7 @@ mod tests {
         let packed = pack(&tree, 1).unwrap();
         let head = "07070100000001000081ed0000000000000000000000010000000100000005\
                     0000000000000000000000000000000000000005\
-                    00000000init\0\0hello\0\0\0070701";
+                    00000000init\0\0hello\0\0\x00070701";
         let found = String::from_utf8(packed[..head.len()].to_vec()).unwrap();
         assert_eq!(found, head);
         assert_eq!(packed.len() % 512, 0);

@@ -187,7 +187,9 @@ mod tests {
     const SIZES: [usize; 7] = [1, 10_000, 3 << 20, (7 << 20) + 1, 16_700_000, 25 << 20, 300 << 20];
 
     fn program(bytes: usize) -> Vec<u8> {
-        (0..bytes).map(|at| (at / 4096 + at % 251 + 1) as u8).collect()
+        let mut program = vec![7; bytes];
+        program.iter_mut().take(5000).enumerate().for_each(|(at, byte)| *byte = at as u8);
+        program
     }
 
     #[test]
