@@ -2,6 +2,9 @@
 //!
 //! Source: the PE format (learn.microsoft.com/windows/win32/debug/pe-format) and `systemd-stub(7)`. Sections start on 4096-byte
 //! borders of the file, so that chunks and deltas see aligned data. Everything read from the stub is checked.
+//!
+//! The kernel runs where the firmware loaded it, inside our image: its section is as large in memory as the kernel's own header
+//! says (it zeroes its `.bss` behind the file's bytes), and nothing lies behind it.
 
 use crate::error::{Error, Result};
 
@@ -46,21 +49,34 @@ pub struct Uki {
 
 /// Builds the image.
 pub fn build(parts: &Parts<'_>) -> Result<Uki> {
-    let sections: [(&[u8; 8], &[u8]); 5] = [
-        (b".osrel\0\0", parts.os_release.as_bytes()),
-        (b".cmdline", parts.command_line.as_bytes()),
-        (b".uname\0\0", parts.kernel_release.as_bytes()),
-        (b".linux\0\0", parts.kernel),
-        (b".initrd\0", parts.initrd),
+    let size = |data: &[u8]| data.len() as u64;
+    let texts = [parts.os_release, parts.command_line, parts.kernel_release].map(str::as_bytes);
+    let [os_release, command_line, kernel_release] = texts;
+    let sections: [(&[u8; 8], &[u8], u64); 5] = [
+        (b".osrel\0\0", os_release, size(os_release)),
+        (b".cmdline", command_line, size(command_line)),
+        (b".uname\0\0", kernel_release, size(kernel_release)),
+        (b".initrd\0", parts.initrd, size(parts.initrd)),
+        (b".linux\0\0", parts.kernel, memory_bytes(parts.kernel)?),
     ];
     let mut pe = Pe::parse(parts.stub)?;
     let mut places = Vec::new();
-    for (name, data) in sections {
-        let offset = pe.append(name, data)?;
+    for (name, data, in_memory) in sections {
+        let offset = pe.append(name, data, in_memory)?;
         let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
         places.push((name, offset, data.len() as u64));
     }
     Ok(Uki { bytes: pe.bytes, sections: places })
+}
+
+/// Bytes that a kernel takes in memory: `SizeOfImage` of its own PE header, which a kernel with an EFI stub has.
+fn memory_bytes(kernel: &[u8]) -> Result<u64> {
+    let wrong = |_| Error::malformed("kernel", "it has no EFI stub: take one built with CONFIG_EFI_STUB");
+    let size = || {
+        let optional = at(u32_at(kernel, 0x3c)? as usize, PE_HEAD_BYTES)?;
+        u32_at(kernel, at(optional, SIZE_OF_IMAGE)?)
+    };
+    Ok(u64::from(size().map_err(wrong)?).max(kernel.len() as u64))
 }
 
 struct Pe {
@@ -118,7 +134,7 @@ impl Pe {
         })
     }
 
-    fn append(&mut self, name: &[u8; 8], data: &[u8]) -> Result<u64> {
+    fn append(&mut self, name: &[u8; 8], data: &[u8], in_memory: u64) -> Result<u64> {
         let row = at(self.table_offset, usize::from(self.sections) * SECTION_ROW_BYTES)?;
         if at(row, SECTION_ROW_BYTES)? > self.header_limit {
             return Err(refuse("its header has no room for another section"));
@@ -127,10 +143,11 @@ impl Pe {
         let file_offset = (self.bytes.len() as u64).next_multiple_of(FILE_ALIGN);
         let raw_bytes = (data.len() as u64).next_multiple_of(FILE_ALIGN);
         let address = self.next_address.next_multiple_of(self.align.max(FILE_ALIGN));
-        self.next_address = address + raw_bytes;
+        self.next_address =
+            address.checked_add(in_memory.max(raw_bytes)).ok_or_else(|| refuse("it is too large"))?;
         let mut entry = Vec::with_capacity(SECTION_ROW_BYTES);
         entry.extend(name);
-        for value in [data.len() as u64, address, raw_bytes, file_offset, 0, 0, 0] {
+        for value in [in_memory, address, raw_bytes, file_offset, 0, 0, 0] {
             entry.extend(fit(value)?.to_le_bytes());
         }
         entry.extend(CHARACTERISTICS.to_le_bytes());
@@ -205,13 +222,21 @@ mod tests {
         pe
     }
 
-    fn parts(stub: &[u8]) -> Parts<'_> {
+    /// 5000 bytes that take 0x3000 in memory.
+    fn kernel() -> Vec<u8> {
+        let mut kernel = vec![1; 5000];
+        kernel[0x3c..0x40].copy_from_slice(&0x40u32.to_le_bytes());
+        kernel[0x40 + 24 + SIZE_OF_IMAGE..][..4].copy_from_slice(&0x3000u32.to_le_bytes());
+        kernel
+    }
+
+    fn parts<'a>(stub: &'a [u8], kernel: &'a [u8]) -> Parts<'a> {
         Parts {
             stub,
             os_release: "ID=roro\n",
             command_line: "quiet",
             kernel_release: "6.1",
-            kernel: &[1; 5000],
+            kernel,
             initrd: &[2; 100],
         }
     }
@@ -219,8 +244,8 @@ mod tests {
     #[test]
     fn sections_follow_each_other_aligned_and_the_sizes_agree() {
         let stub = stub();
-        let Uki { bytes: image, sections } = build(&parts(&stub)).unwrap();
-        assert_eq!(sections[3], (".linux".to_owned(), 0x4000, 5000));
+        let Uki { bytes: image, sections } = build(&parts(&stub, &kernel())).unwrap();
+        assert_eq!(sections[4], (".linux".to_owned(), 0x5000, 5000));
         let read = |offset: usize| u32::from_le_bytes(image[offset..offset + 4].try_into().unwrap());
         let optional = 0x40 + 24;
         assert_eq!(image[0x46], 6);
@@ -234,13 +259,13 @@ mod tests {
                 (8, 0x2000, 0x1000),
                 (5, 0x3000, 0x2000),
                 (3, 0x4000, 0x3000),
-                (5000, 0x5000, 0x4000),
-                (100, 0x7000, 0x6000)
+                (100, 0x5000, 0x4000),
+                (0x3000, 0x6000, 0x5000)
             ]
         );
-        assert_eq!(read(optional + SIZE_OF_IMAGE), 0x8000);
+        assert_eq!(read(optional + SIZE_OF_IMAGE), 0x9000);
         assert_eq!(read(optional + SIZE_OF_INITIALIZED_DATA), 6 * 4096);
-        assert_eq!(image[0x4000..0x4000 + 5000], [1; 5000]);
+        assert_eq!(image[0x5000..0x5000 + 5000], kernel());
         assert_eq!(image.len(), 0x7000);
     }
 
@@ -248,7 +273,7 @@ mod tests {
     #[test]
     fn the_stub_of_debian_is_accepted() {
         let Ok(stub) = std::fs::read("/usr/lib/systemd/boot/efi/linuxx64.efi.stub") else { return };
-        assert!(build(&parts(&stub)).unwrap().bytes.len() > stub.len() + 5000);
+        assert!(build(&parts(&stub, &kernel())).unwrap().bytes.len() > stub.len() + 5000);
     }
 
     #[test]
@@ -256,10 +281,11 @@ mod tests {
         let good = stub();
         let head_end = 0x40 + 24 + 240 + 40;
         for len in 0..head_end {
-            assert!(build(&parts(&good[..len])).is_err(), "{len}");
+            assert!(build(&parts(&good[..len], &kernel())).is_err(), "{len}");
         }
         let mut full = good.clone();
         full[0x46] = 15;
-        assert!(build(&parts(&full)).is_err());
+        assert!(build(&parts(&full, &kernel())).is_err());
+        assert!(build(&parts(&good, &[1; 60])).is_err(), "a kernel without a header");
     }
 }
