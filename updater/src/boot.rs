@@ -1,0 +1,8 @@
+//! The boot loaders behind one port.
+
+pub mod efi;
+pub mod file;
+mod gpt;
+
+pub use efi::EfiBoot;
+pub use file::{FileBoot, SimulatedReboot};

@@ -1,0 +1,345 @@
+//! The configuration: TOML, strict. A key that is not known is an error that names the nearest known one.
+//! Relative paths are relative to the file.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use bank_format::{PerBank, release::check_compatible};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::{
+    error::{Error, Result, file},
+    limits::MAX_SMALL_FILE_BYTES,
+};
+
+/// Where the configuration lies unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/roro/updater.toml";
+
+const TOP_KEYS: [&str; 13] = [
+    "compatible",
+    "trust_root",
+    "state_dir",
+    "record",
+    "release_file",
+    "run_dir",
+    "health_dirs",
+    "tries",
+    "gate_deadline_seconds",
+    "boot",
+    "bank",
+    "source",
+    "network",
+];
+const BOOT_KEYS: [&str; 2] = ["backend", "path"];
+const BANK_KEYS: [&str; 2] = ["a", "b"];
+const SOURCE_KEYS: [&str; 1] = ["url"];
+const NETWORK_KEYS: [&str; 5] =
+    ["proxy", "connect_timeout_seconds", "read_timeout_seconds", "min_bytes_per_second", "retries"];
+
+/// What the device is, and where its parts are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which bundles fit.
+    pub compatible: String,
+    /// The trust root, TUF `root.json`.
+    #[serde(default = "default_trust_root")]
+    pub trust_root: PathBuf,
+    /// History, evidence, lock.
+    pub state_dir: PathBuf,
+    /// The record: partition or file.
+    pub record: PathBuf,
+    /// What the running image says of itself.
+    #[serde(default = "default_release_file")]
+    pub release_file: PathBuf,
+    /// What the initrd left: `bank`, `dev/`.
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+    /// Where health checks are declared.
+    #[serde(default = "default_health_dirs")]
+    pub health_dirs: Vec<PathBuf>,
+    /// Boots that a trial gets.
+    #[serde(default = "default_tries")]
+    pub tries: u32,
+    /// How long the health gate waits for the system to be up.
+    #[serde(default = "default_gate_deadline_seconds")]
+    pub gate_deadline_seconds: u64,
+    /// The boot loader.
+    pub boot: Boot,
+    /// The images of both banks.
+    pub bank: PerBank<BTreeMap<String, PathBuf>>,
+    /// Where `check` looks.
+    #[serde(default)]
+    pub source: Vec<Source>,
+    /// Timeouts, proxy.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// The boot loader.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Which.
+    pub backend: Backend,
+    /// What it needs: the directory of EFI variables, or the state file.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+/// The kinds of boot loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// UEFI boot variables.
+    Efi,
+    /// No boot loader: the same rule, kept in a file.
+    File,
+}
+
+/// Where bundles are found.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// A repository.
+    pub url: String,
+}
+
+/// How the network is used.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Instead of the environment's.
+    pub proxy: Option<String>,
+    /// For a connection to stand.
+    pub connect_timeout_seconds: u64,
+    /// Between two reads.
+    pub read_timeout_seconds: u64,
+    /// Below this a connection is given up and made anew.
+    pub min_bytes_per_second: u64,
+    /// Attempts in a row that may fail.
+    pub retries: u32,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            proxy: None,
+            connect_timeout_seconds: 15,
+            read_timeout_seconds: 30,
+            min_bytes_per_second: 1024,
+            retries: 6,
+        }
+    }
+}
+
+fn default_trust_root() -> PathBuf {
+    "/usr/lib/roro/root.json".into()
+}
+
+fn default_release_file() -> PathBuf {
+    "/usr/lib/roro/release.json".into()
+}
+
+fn default_run_dir() -> PathBuf {
+    "/run/roro".into()
+}
+
+fn default_health_dirs() -> Vec<PathBuf> {
+    vec!["/usr/lib/roro/health.d".into(), "/etc/roro/health.d".into()]
+}
+
+fn default_tries() -> u32 {
+    1
+}
+
+fn default_gate_deadline_seconds() -> u64 {
+    180
+}
+
+impl Config {
+    /// Reads the file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = read_small(path)?;
+        let absolute = std::path::absolute(path).map_err(file("find", path))?;
+        let directory = absolute.parent().unwrap_or(Path::new("/"));
+        Self::parse(&text, directory).map_err(|detail| Error::Config { path: path.to_owned(), detail })
+    }
+
+    /// Reads the text; `directory` is where relative paths start. The error is one line.
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, String> {
+        let table: Table = text.parse().map_err(|error| toml_line(&error))?;
+        check_keys(&table)?;
+        let mut config: Self = Value::Table(table).try_into().map_err(|error| toml_line(&error))?;
+        check_compatible(&config.compatible).map_err(|error| error.to_string())?;
+        for path in [
+            &mut config.trust_root,
+            &mut config.state_dir,
+            &mut config.record,
+            &mut config.release_file,
+            &mut config.run_dir,
+        ]
+        .into_iter()
+        .chain(&mut config.health_dirs)
+        .chain(&mut config.boot.path)
+        .chain(config.bank.a.values_mut())
+        .chain(config.bank.b.values_mut())
+        {
+            *path = directory.join(&*path);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let names = |bank: &BTreeMap<String, PathBuf>| bank.keys().cloned().collect::<Vec<_>>().join(", ");
+        if self.bank.a.is_empty() {
+            return Err("[bank.a] names no image".into());
+        }
+        if !self.bank.a.keys().eq(self.bank.b.keys()) {
+            let (a, b) = (names(&self.bank.a), names(&self.bank.b));
+            return Err(format!("[bank.a] has images {a}, [bank.b] has {b}: both must have the same"));
+        }
+        let mut paths: Vec<_> = self.bank.a.values().chain(self.bank.b.values()).collect();
+        paths.push(&self.record);
+        paths.sort();
+        if let Some(twice) = paths.windows(2).find_map(|pair| match pair {
+            [one, two] if one == two => Some(one),
+            _ => None,
+        }) {
+            return Err(format!("{} stands for two things", twice.display()));
+        }
+        if self.tries == 0 {
+            return Err("tries = 0 would never boot a trial: use at least 1".into());
+        }
+        if self.boot.backend == Backend::File && self.boot.path.is_none() {
+            return Err("backend \"file\" needs boot.path".into());
+        }
+        Ok(())
+    }
+}
+
+fn toml_line(error: &toml::de::Error) -> String {
+    let message = error.message();
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn check_keys(top: &Table) -> Result<(), String> {
+    check_table("", top, &TOP_KEYS)?;
+    for (name, known) in [("boot", &BOOT_KEYS[..]), ("bank", &BANK_KEYS), ("network", &NETWORK_KEYS)] {
+        if let Some(Value::Table(table)) = top.get(name) {
+            check_table(&format!("{name}."), table, known)?;
+        }
+    }
+    if let Some(Value::Array(sources)) = top.get("source") {
+        for source in sources.iter().filter_map(Value::as_table) {
+            check_table("source.", source, &SOURCE_KEYS)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names a key that is not known, and the nearest one that is.
+pub(crate) fn check_table(prefix: &str, table: &Table, known: &[&str]) -> Result<(), String> {
+    for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::damerau_levenshtein(key, known), known))
+            .min()
+            .map_or("", |(_, known)| *known);
+        return Err(format!("key {prefix}{key} is not known, did you mean {prefix}{nearest}?"));
+    }
+    Ok(())
+}
+
+/// Reads a text file of bounded size.
+pub(crate) fn read_small(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_SMALL_FILE_BYTES).read_to_string(&mut text))
+        .map_err(file("read", path))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"
+        compatible = "example,kiosk-x86"
+        trust_root = "root.json"
+        state_dir = "state"
+        record = "record.bin"
+        release_file = "release.json"
+        run_dir = "run"
+        health_dirs = ["health"]
+        tries = 3
+        gate_deadline_seconds = 60
+        [boot]
+        backend = "file"
+        path = "boot.state"
+        [bank.a]
+        root = "a.img"
+        [bank.b]
+        root = "/abs/b.img"
+        [[source]]
+        url = "https://updates.example/"
+        [network]
+        proxy = "http://proxy:3128"
+        connect_timeout_seconds = 1
+        read_timeout_seconds = 2
+        min_bytes_per_second = 3
+        retries = 4
+    "#;
+
+    #[test]
+    fn every_key_is_known_and_paths_are_relative_to_the_file() {
+        let config = Config::parse(FULL, Path::new("/device")).unwrap();
+        assert_eq!(config.record, Path::new("/device/record.bin"));
+        assert_eq!(config.bank.a["root"], Path::new("/device/a.img"));
+        assert_eq!(config.bank.b["root"], Path::new("/abs/b.img"));
+        assert_eq!(config.boot.path.as_deref(), Some(Path::new("/device/boot.state")));
+        assert_eq!((config.tries, config.network.retries), (3, 4));
+        let table: Table = FULL.parse().unwrap();
+        assert!(table.keys().all(|key| TOP_KEYS.contains(&key.as_str())));
+        assert_eq!(table.len(), TOP_KEYS.len());
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_names_the_nearest() {
+        for (from, to, expected) in [
+            ("compatible =", "compatibel =", "key compatibel is not known, did you mean compatible?"),
+            ("backend", "backnd", "key boot.backnd is not known, did you mean boot.backend?"),
+            ("proxy =", "proxi =", "key network.proxi is not known, did you mean network.proxy?"),
+            ("[bank.b]", "[bank.c]", "key bank.c is not known"),
+            ("url", "uri", "key source.uri is not known, did you mean source.url?"),
+        ] {
+            let error = Config::parse(&FULL.replace(from, to), Path::new("/")).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_in_one_line() {
+        for (from, to) in [
+            ("tries = 3", "tries = 0"),
+            ("tries = 3", "tries = \"x\""),
+            ("path = \"boot.state\"", ""),
+            ("\"file\"", "\"lilo\""),
+            ("/abs/b.img", "a.img"),
+            ("a.img", "record.bin"),
+            ("root = \"/abs/b.img\"", "rot = \"/abs/b.img\""),
+            ("compatible = \"example,kiosk-x86\"", "compatible = \"a b\""),
+            ("compatible = \"example,kiosk-x86\"", ""),
+            ("[boot]", "[boot"),
+        ] {
+            let error = Config::parse(&FULL.replace(from, to), Path::new("/")).unwrap_err();
+            assert!(!error.contains('\n') && !error.is_empty(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The device: the engine and its hands. Carries out what the engine asks for, in its order, and stops at the first failure.
+
+use std::{io, path::Path, rc::Rc};
+
+use bank_format::{
+    Bank, Release,
+    record::{Loaded, Record, Store, StoreError},
+    release::ReleaseFile,
+};
+
+use crate::{
+    bank::{PassiveBank, Staged},
+    boot::{EfiBoot, FileBoot, SimulatedReboot},
+    clock::SystemClock,
+    config::{Backend, Config, read_small},
+    disk::PathDisk,
+    engine::{Action, Engine, Event, Origin},
+    error::{Error, Result, file},
+    history::{HistoryFile, HistoryLog},
+    http::Http,
+    machine::MachineReboot,
+    ports::{AfterReboot, BankDisk, BootControl, Clock, Reboot, RecordStore, Transport},
+    record::{MemoryRecord, RecordFile, rebuild},
+};
+
+/// The hands.
+pub struct Ports {
+    /// The banks.
+    pub disk: Rc<dyn BankDisk>,
+    /// The boot loader.
+    pub boot: Box<dyn BootControl>,
+    /// The record.
+    pub store: Box<dyn RecordStore>,
+    /// The reset.
+    pub reboot: Box<dyn Reboot>,
+    /// Time.
+    pub clock: Rc<dyn Clock>,
+    /// The network.
+    pub transport: Rc<dyn Transport>,
+    /// What is remembered.
+    pub history: Box<dyn HistoryLog>,
+}
+
+/// The deeds on a bank's images that an event may ask for.
+pub trait BankWork {
+    /// Opens the bank for writing and wipes its first block.
+    fn wipe(&mut self, passive: PassiveBank) -> Result<()>;
+    /// Writes the images.
+    fn write(&mut self) -> Result<()>;
+    /// Reads them back.
+    fn read_back(&mut self) -> Result<Staged>;
+}
+
+/// For events that ask for no such deed.
+#[derive(Debug, Clone, Copy)]
+pub struct NoWork;
+
+const NO_WORK: Error = Error::Bug { detail: "images are asked for where there are none" };
+
+impl BankWork for NoWork {
+    fn wipe(&mut self, _: PassiveBank) -> Result<()> {
+        Err(NO_WORK)
+    }
+    fn write(&mut self) -> Result<()> {
+        Err(NO_WORK)
+    }
+    fn read_back(&mut self) -> Result<Staged> {
+        Err(NO_WORK)
+    }
+}
+
+/// Whether a command changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It only looks: nothing is created.
+    Look,
+    /// It acts.
+    Act,
+}
+
+/// The engine and its hands.
+pub struct Device {
+    /// The hands.
+    pub ports: Ports,
+    engine: Engine,
+    staged: Option<Staged>,
+}
+
+impl Device {
+    /// A device of these parts.
+    #[must_use]
+    pub fn new(ports: Ports, engine: Engine) -> Self {
+        Self { ports, engine, staged: None }
+    }
+
+    /// The device of a configuration.
+    pub fn open(config: &Config, purpose: Purpose) -> Result<Self> {
+        let boot = open_boot(config);
+        let running = boot.running().map_err(boot_error("find the running bank"))?;
+        let history = HistoryFile::in_directory(&config.state_dir);
+        let opened = match purpose {
+            Purpose::Act => {
+                let medium = RecordFile::open(&config.record).map_err(file("open", &config.record))?;
+                open_store(medium)
+            }
+            Purpose::Look => {
+                match RecordFile::open_to_read(&config.record).map_err(file("open", &config.record))? {
+                    Some(medium) => open_store(medium),
+                    None => open_store(MemoryRecord::default()),
+                }
+            }
+        };
+        let (store, loaded) = opened.map_err(|source| Error::Record { source })?;
+        let (record, origin) = match loaded {
+            Loaded::Record(record) => (*record, Origin::Stored),
+            Loaded::Blank => {
+                let release = running_release(&config.release_file)?;
+                (Record::founded_on(running, release, Default::default()), Origin::Founded)
+            }
+            Loaded::Lost(why) => {
+                let release = running_release(&config.release_file)?;
+                let remembered = history.entries()?.into_iter().filter_map(|entry| entry.floor).max();
+                (rebuild(running, release, remembered, &why), Origin::Rebuilt)
+            }
+        };
+        let ports = Ports {
+            disk: Rc::new(PathDisk::new(config.bank.clone())),
+            boot,
+            store,
+            reboot: open_reboot(config),
+            clock: Rc::new(SystemClock::default()),
+            transport: Rc::new(Http::new(config.network.clone())),
+            history: Box::new(history),
+        };
+        Ok(Self::new(ports, Engine::new(record, origin, running, config.tries)))
+    }
+
+    /// The engine, to look at.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        self.engine.record()
+    }
+
+    /// The bank that runs.
+    #[must_use]
+    pub fn running(&self) -> Bank {
+        self.engine.running()
+    }
+
+    /// This boot.
+    pub fn boot_id(&self) -> Result<String> {
+        self.ports.boot.boot_id().map_err(boot_error("name this boot"))
+    }
+
+    /// The bank that the loader was told to try.
+    pub fn armed(&self) -> Result<Option<Bank>> {
+        self.ports.boot.armed().map_err(boot_error("read the trial"))
+    }
+
+    /// Tells the engine, and does what it says.
+    pub fn handle(&mut self, event: Event, work: &mut dyn BankWork) -> Result<Option<AfterReboot>> {
+        let now = self.ports.clock.unix_seconds();
+        let actions = self.engine.handle(event, now).map_err(Error::Illegal)?;
+        let mut after = None;
+        for action in actions {
+            after = self.carry_out(action, work)?.or(after);
+        }
+        Ok(after)
+    }
+
+    fn carry_out(&mut self, action: Action, work: &mut dyn BankWork) -> Result<Option<AfterReboot>> {
+        match action {
+            Action::Commit(record) => {
+                self.ports.store.commit(&record).map_err(|source| Error::Record { source })?;
+            }
+            Action::WipeBoot(_) => work.wipe(PassiveBank::of(self.record(), self.running())?)?,
+            Action::WriteImages(_) => work.write()?,
+            Action::ReadBack(_) => self.staged = Some(work.read_back()?),
+            Action::SetTrial(bank) => {
+                let proven = self.staged.take().filter(|staged| staged.bank() == bank);
+                let staged = match proven {
+                    Some(staged) => staged,
+                    None => Staged::from_armed_record(self.record())
+                        .filter(|staged| staged.bank() == bank)
+                        .ok_or(Error::Bug { detail: "a bank is tried that was not read back" })?,
+                };
+                self.activate(staged)?;
+            }
+            Action::ClearTrial => {
+                self.ports.boot.clear_trial().map_err(boot_error("withdraw the trial"))?;
+            }
+            Action::ConfirmInLoader(bank) => {
+                self.ports.boot.confirm(bank).map_err(boot_error("confirm the bank"))?;
+            }
+            Action::RepairLoader(bank) => {
+                self.ports.boot.repair(bank).map_err(boot_error("restore the entries"))?;
+            }
+            Action::History(entry) => self.ports.history.append(&entry)?,
+            Action::Reboot => {
+                return self.ports.reboot.reboot().map(Some).map_err(|source| Error::Reboot { source });
+            }
+        }
+        Ok(None)
+    }
+
+    /// The only door to the boot loader's trial.
+    fn activate(&mut self, staged: Staged) -> Result<()> {
+        self.ports.boot.set_trial(&staged).map_err(boot_error("set the trial"))
+    }
+}
+
+fn boot_error(deed: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Boot { deed, source }
+}
+
+type Opened = Result<(Box<dyn RecordStore>, Loaded), StoreError<io::Error>>;
+
+fn open_store<M>(medium: M) -> Opened
+where
+    M: bank_format::record::Medium<Error = io::Error> + 'static,
+{
+    let (store, loaded) = Store::open(medium)?;
+    Ok((Box::new(store), loaded))
+}
+
+fn file_state(config: &Config) -> FileBoot {
+    let path = config.boot.path.clone().unwrap_or_else(|| config.state_dir.join("boot.state"));
+    FileBoot::new(&path)
+}
+
+fn open_boot(config: &Config) -> Box<dyn BootControl> {
+    match config.boot.backend {
+        Backend::Efi => Box::new(EfiBoot::new(config.boot.path.as_deref(), &config.run_dir)),
+        Backend::File => Box::new(file_state(config)),
+    }
+}
+
+fn open_reboot(config: &Config) -> Box<dyn Reboot> {
+    match config.boot.backend {
+        Backend::Efi => Box::new(MachineReboot),
+        Backend::File => {
+            let record = config.record.clone();
+            Box::new(SimulatedReboot::new(file_state(config), move || RecordFile::open(&record)))
+        }
+    }
+}
+
+/// What the running image says of itself; a host that is no image says nothing.
+fn running_release(path: &Path) -> Result<Option<Release>> {
+    let text = match read_small(path) {
+        Ok(text) => text,
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let found: ReleaseFile = serde_json::from_str(&text).map_err(|source| Error::File {
+        deed: "read",
+        path: path.into(),
+        source: source.into(),
+    })?;
+    Ok(Some(Release { name: found.name, version: found.version }))
+}

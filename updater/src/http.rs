@@ -1,0 +1,135 @@
+//! The network: blocking HTTP(S) with rustls. The only file that knows the HTTP client.
+//!
+//! The program is linked static, so names are resolved without the C library's plug-ins, and the certificates of the system
+//! are read from their usual bundle; without one, those compiled in are used.
+
+use std::{cell::OnceCell, error::Error as StdError, path::Path, sync::Arc, time::Duration};
+
+use reqwest::{
+    Proxy, Url,
+    blocking::Client,
+    header::{ACCEPT_ENCODING, RANGE},
+    redirect,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use crate::{
+    config::Network,
+    limits::MAX_REDIRECTS,
+    ports::{Request, Response, Transport, TransportError},
+};
+
+const SYSTEM_CERTIFICATES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The client, made when it is first needed.
+pub struct Http {
+    network: Network,
+    client: OnceCell<Client>,
+}
+
+impl Http {
+    /// A client with these timeouts and this proxy. Without one, `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` count.
+    #[must_use]
+    pub fn new(network: Network) -> Self {
+        Self { network, client: OnceCell::new() }
+    }
+
+    fn client(&self) -> Result<&Client, TransportError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = self.build()?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn build(&self) -> Result<Client, TransportError> {
+        let refused = |what: &str, source: &dyn StdError| TransportError::Refused {
+            detail: format!("{what}: {source}"),
+        };
+        let tls =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|source| refused("TLS cannot be set up", &source))?
+                .with_root_certificates(root_certificates())
+                .with_no_client_auth();
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .user_agent(concat!("roro-updater/", env!("CARGO_PKG_VERSION")))
+            .referer(false)
+            .connect_timeout(Duration::from_secs(self.network.connect_timeout_seconds))
+            // Of each read, not of the whole transfer; the minimum rate is measured above this layer.
+            .timeout(Duration::from_secs(self.network.read_timeout_seconds))
+            .redirect(redirect::Policy::custom(|attempt| {
+                let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+                if attempt.previous().len() > MAX_REDIRECTS {
+                    attempt.error("too many redirects")
+                } else if from_https && attempt.url().scheme() != "https" {
+                    attempt.error("redirect from https to http")
+                } else {
+                    attempt.follow()
+                }
+            }));
+        if let Some(proxy) = &self.network.proxy {
+            let proxy = Proxy::all(proxy).map_err(|source| refused("proxy cannot be used", &source))?;
+            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_env()));
+        }
+        builder.build().map_err(|source| refused("HTTP cannot be set up", &source))
+    }
+}
+
+impl Transport for Http {
+    fn get(&self, request: &Request<'_>) -> Result<Response, TransportError> {
+        let url = Url::parse(request.url).map_err(|source| TransportError::Refused {
+            detail: format!("address cannot be read: {source}"),
+        })?;
+        let sent = self
+            .client()?
+            .get(url)
+            .header(RANGE, format!("bytes={}-{}", request.first, request.last))
+            .header(ACCEPT_ENCODING, "identity")
+            .send();
+        match sent {
+            Ok(response) => Ok(Response {
+                status: response.status().as_u16(),
+                headers: response
+                    .headers()
+                    .iter()
+                    .filter_map(|(name, value)| {
+                        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+                    })
+                    .collect(),
+                body: Box::new(response),
+            }),
+            Err(error) if error.is_redirect() || error.is_builder() => {
+                Err(TransportError::Refused { detail: chain(&error) })
+            }
+            Err(error) => Err(TransportError::Network { source: Box::new(error) }),
+        }
+    }
+}
+
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+fn root_certificates() -> rustls::RootCertStore {
+    let mut store = rustls::RootCertStore::empty();
+    for path in SYSTEM_CERTIFICATES {
+        let Ok(certificates) = CertificateDer::pem_file_iter(Path::new(path)) else { continue };
+        // One certificate that cannot be read must not take the others away.
+        store.add_parsable_certificates(certificates.flatten());
+        if !store.is_empty() {
+            return store;
+        }
+    }
+    store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    store
+}

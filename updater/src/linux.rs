@@ -1,0 +1,178 @@
+//! System calls, through `nix`. The only module of this crate with `unsafe`; each has a SAFETY line.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    path::Path,
+    process::ExitStatus,
+};
+
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    sys::{reboot::RebootMode, signal::Signal},
+    unistd::Pid,
+};
+
+mod ioctl {
+    //! linux/fs.h: BLKFLSBUF is _IO(0x12, 97); FS_IOC_GETFLAGS is _IOR('f', 1, long), FS_IOC_SETFLAGS is _IOW('f', 2, long),
+    //! and both move an int.
+    nix::ioctl_none!(blkflsbuf, 0x12, 97);
+    nix::ioctl_read!(fs_ioc_getflags, b'f', 1, nix::libc::c_long);
+    nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, nix::libc::c_long);
+}
+const FS_IMMUTABLE_FL: nix::libc::c_long = 0x10;
+
+/// Makes a new or renamed file findable after a power cut.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+/// Asks the kernel to drop the clean pages of a file. Advice only: a file system in memory keeps them.
+pub fn drop_page_cache(file: &File) -> io::Result<()> {
+    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
+}
+
+/// Drops the buffers of a block device. Only root may; for others [`drop_page_cache`] has to do.
+pub fn flush_block_buffers(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the whole call, and the request takes no argument.
+    match unsafe { ioctl::blkflsbuf(file.as_raw_fd()) } {
+        Ok(_) | Err(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes away the immutable flag that efivarfs puts on variables. A file system without flags is fine.
+pub fn clear_immutable(file: &File) -> io::Result<()> {
+    let mut flags: nix::libc::c_long = 0;
+    // SAFETY: the descriptor is open, and `flags` has room for the long of which the kernel writes an int.
+    match unsafe { ioctl::fs_ioc_getflags(file.as_raw_fd(), &raw mut flags) } {
+        Ok(_) => (),
+        Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::EOPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    if flags & FS_IMMUTABLE_FL == 0 {
+        return Ok(());
+    }
+    flags &= !FS_IMMUTABLE_FL;
+    // SAFETY: as above; the kernel only reads.
+    unsafe { ioctl::fs_ioc_setflags(file.as_raw_fd(), &raw const flags) }.map(|_| ()).map_err(io::Error::from)
+}
+
+/// Flushes all file systems and resets the machine at once, without asking the services.
+pub fn reset() -> io::Result<()> {
+    nix::unistd::sync();
+    match nix::sys::reboot::reboot(RebootMode::RB_AUTOBOOT) {
+        Ok(never) => match never {},
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Flushes all file systems.
+pub fn sync_all() {
+    nix::unistd::sync();
+}
+
+/// Kills a process group that we started.
+pub fn kill_group(leader: u32) {
+    if let Ok(leader) = i32::try_from(leader) {
+        // It may have ended by itself meanwhile.
+        let _ = nix::sys::signal::killpg(Pid::from_raw(leader), Signal::SIGKILL);
+    }
+}
+
+/// How a process ended, for people.
+#[must_use]
+pub fn describe_exit(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "ended in an unknown way".into(),
+    }
+}
+
+/// Highest resident memory of this process in KiB, from /proc; 0 where there is none.
+#[must_use]
+pub fn peak_rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|kib| kib.parse().ok())
+        .unwrap_or(0)
+}
+
+/// A lock on a file, given back when it is dropped or the process ends.
+#[derive(Debug)]
+pub struct FileLock(#[expect(dead_code, reason = "held for its drop")] nix::fcntl::Flock<File>);
+
+/// Whether the lock was free.
+#[derive(Debug)]
+pub enum LockAttempt {
+    /// It is ours now.
+    Taken(FileLock),
+    /// Somebody has it; their process id as the file says.
+    HeldBy(String),
+}
+
+/// Takes the lock without waiting, and notes our process id in the file.
+pub fn try_lock(path: &Path) -> io::Result<LockAttempt> {
+    use std::io::Write as _;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0)?;
+            writeln!(lock, "{}", std::process::id())?;
+            Ok(LockAttempt::Taken(FileLock(lock)))
+        }
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            let holder = std::fs::read_to_string(path).unwrap_or_default();
+            let holder = holder.trim();
+            Ok(LockAttempt::HeldBy(if holder.is_empty() { "unknown".into() } else { holder.into() }))
+        }
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// Writes a small file so that after a power cut either the old or the new content is there.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    let next = path.with_file_name(name);
+    let mut file = File::create(&next)?;
+    file.write_all(bytes)?;
+    // Without it the rename could reach the disk before the content, and an empty file would be left.
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    sync_directory_of(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = try_lock(&path).unwrap();
+        assert!(matches!(first, LockAttempt::Taken(_)));
+        match try_lock(&path).unwrap() {
+            LockAttempt::HeldBy(holder) => assert_eq!(holder, std::process::id().to_string()),
+            LockAttempt::Taken(_) => panic!("taken twice"),
+        }
+        drop(first);
+        assert!(matches!(try_lock(&path).unwrap(), LockAttempt::Taken(_)));
+    }
+
+    #[test]
+    fn memory_is_measured() {
+        assert!(peak_rss_kib() > 100);
+    }
+}
