@@ -78,7 +78,7 @@ pub enum Error {
         name: String,
     },
     /// The root image is not the one that this boot image was built for, or it is damaged.
-    #[error("root image of bank {bank} is refused: {finding}")]
+    #[error("bank {bank} is refused: {finding}")]
     RootRefused {
         /// Which bank.
         bank: Bank,

@@ -200,7 +200,7 @@ impl Boot {
         let refused = |finding| Error::RootRefused { bank, finding };
         proof.check_top(&image, node)?.map_err(refused)?;
         if going.checks_whole_image() {
-            let mut next = 0;
+            let mut next = 1;
             let mut progress = |done: u64| {
                 self.watchdog.alive();
                 if done.saturating_mul(PROGRESS_STEPS) >= proof.blocks.saturating_mul(next) {
