@@ -236,7 +236,13 @@ fn mmdebstrap(wishes: &Wishes, run: &Path, archives: &Path, debs: &Path, tar: &P
             }
         }
     }
-    host::run(&mut command, "mmdebstrap").map(|_| ())
+    match host::run(&mut command, "mmdebstrap") {
+        Err(Error::Program { program, message }) if message.contains("unable to pick chroot mode") => {
+            let hint = "hint: without root it needs user namespaces and the Debian package uidmap";
+            Err(Error::Program { program, message: format!("{message}\n  {hint}") })
+        }
+        result => result.map(|_| ()),
+    }
 }
 
 /// Where the list of packages lies in the archive.
