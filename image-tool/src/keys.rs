@@ -27,6 +27,7 @@ use pkcs8::{
 use zeroize::Zeroizing;
 
 use crate::{
+    clock,
     error::{Error, Result},
     limits::{MAX_KEY_FILE_BYTES, MAX_KEYS_PER_ROLE, MAX_PASSPHRASE_FILE_BYTES},
     progress::Progress,
@@ -309,6 +310,11 @@ impl ReleaseKeys {
         let root_json = read_root_json(dir)?;
         let root = TrustRoot::from_trusted(&root_json)
             .map_err(|source| Error::TrustRoot { path: dir.join(ROOT_JSON), source })?;
+        let now = i64::try_from(clock::now_unix_seconds()).unwrap_or(i64::MAX);
+        if root.check_fresh(now).is_err() {
+            let expires = root.expires();
+            progress.note(&format!("root.json expired at {expires}: devices refuse what is signed by it"));
+        }
         let (members, _) = root.role(Role::Targets);
         let mut keys = Vec::new();
         for (path, key) in load_named(dir, RELEASE_PREFIX, passphrase)? {
