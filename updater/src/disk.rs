@@ -51,7 +51,7 @@ impl BankDisk for PathDisk {
                 format!("{} is neither a block device nor a regular file", path.display()),
             )),
             // A lost device node must not become a regular file in a file system made of memory.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && linux::may_create(path) => {
                 Ok(Room::Grows)
             }
             Err(error) => Err(error),
@@ -63,7 +63,7 @@ impl BankDisk for PathDisk {
         let file = match access {
             Access::Read => File::open(path)?,
             Access::Write => match OpenOptions::new().read(true).write(true).open(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && linux::may_create(path) => {
                     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
                     // Without it a power cut could leave a bank that the record calls written and no directory knows.
                     linux::sync_directory_of(path)?;

@@ -23,6 +23,13 @@ mod ioctl {
 }
 const FS_IMMUTABLE_FL: nix::libc::c_long = 0x10;
 
+/// Whether a file that is missing may be created there. A lost device, or a lost link to one, must not become a regular file
+/// in a file system made of memory.
+#[must_use]
+pub fn may_create(path: &Path) -> bool {
+    !["/dev", "/run", "/proc", "/sys"].iter().any(|made_of_memory| path.starts_with(made_of_memory))
+}
+
 /// Makes a new or renamed file findable after a power cut.
 pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,13 @@ struct Failure<'a> {
 /// Writes an error once: its chain in one line, then the hint; and as an object where data is JSON.
 pub fn error(error: &Error, format: Format) {
     let line = error.line();
-    person(&format!("error: {line}"));
+    match error.kind() {
+        // Its exit code says enough: a script that repeats itself has done no wrong.
+        Kind::NothingToDo => person(&line),
+        Kind::Internal | Kind::Usage | Kind::Rejected | Kind::Device | Kind::TryLater => {
+            person(&format!("error: {line}"));
+        }
+    }
     if let Some(hint) = error.hint() {
         person(&format!("hint: {hint}"));
     }

@@ -27,7 +27,7 @@ impl RecordFile {
     /// Opens for reading and writing; a missing file is created, a missing partition is an error.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && linux::may_create(path) => {
                 let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
                 file.set_len(RECORD_BYTES as u64)?;
                 file.sync_all()?;
@@ -49,7 +49,7 @@ impl RecordFile {
     pub fn open_to_read(path: &Path) -> io::Result<Option<Self>> {
         match File::open(path) {
             Ok(file) => Ok(Some(Self { file, writable: false })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && linux::may_create(path) => Ok(None),
             Err(error) => Err(error),
         }
     }
