@@ -4,3 +4,4 @@
 
 pub mod forge;
 pub mod hostile;
+pub mod simulated;
