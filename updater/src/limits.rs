@@ -13,7 +13,7 @@ pub const BUFFER_BYTES: usize = 64 << 10;
 /// Bytes read at once while a bank is read back.
 pub const READ_BACK_BUFFER_BYTES: usize = 1 << 20;
 /// Bytes that make a range request count as progress: a server that gives one byte for each connection ends somewhere.
-pub const PROGRESS_BYTES: u64 = 1 << 20;
+pub const PROGRESS_BYTES: u64 = 64 << 10;
 /// Redirects in a row: stops two servers that send us to each other.
 pub const MAX_REDIRECTS: usize = 8;
 /// Restarts of one install because the file on the server changed or its stream broke.
