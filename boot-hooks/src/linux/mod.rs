@@ -85,10 +85,10 @@ pub fn move_mount(from: &Path, to: &Path) -> io::Result<()> {
     Ok(mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)?)
 }
 
-/// Loads a kernel module; one that is there already is fine.
+/// Loads a kernel module. One that is there already is fine, and so is a driver that finds nothing to drive.
 pub fn load_module(module: &File) -> io::Result<()> {
     match nix::kmod::finit_module(module, c"", nix::kmod::ModuleInitFlags::empty()) {
-        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+        Ok(()) | Err(nix::Error::EEXIST | nix::Error::ENODEV) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
