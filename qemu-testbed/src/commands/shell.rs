@@ -19,6 +19,7 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::{
     error::{Error, Result},
+    guest::BANNER,
     machine::Machine,
     packages, printer, slots,
     workshop::{self, Workshop},
@@ -86,9 +87,18 @@ fn converse(machine: &Machine) -> Result<()> {
         leave.send(()).ok();
     });
     thread::spawn(move || {
+        // The firmware speaks on this line too; what matters begins with the banner.
+        let mut heard = String::new();
         while let Some(bytes) = console.next_bytes() {
-            shell_is_there.store(true, Ordering::Relaxed);
-            printer::pass_on(&bytes);
+            if shell_is_there.load(Ordering::Relaxed) {
+                printer::pass_on(&bytes);
+                continue;
+            }
+            heard.push_str(&String::from_utf8_lossy(&bytes));
+            if let Some((_, rest)) = heard.split_once(BANNER) {
+                shell_is_there.store(true, Ordering::Relaxed);
+                printer::pass_on(rest.as_bytes());
+            }
         }
     });
     left.recv().ok();
