@@ -4,8 +4,6 @@
 //! Order inside a bank: images as in the manifest, each with its tree; the first block of the last image last of all.
 
 mod proof;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 use bank_format::{

@@ -246,15 +246,10 @@ fn check_keys(top: &Table) -> Result<(), String> {
 
 /// Names a key that is not known, and the nearest one that is.
 pub(crate) fn check_table(prefix: &str, table: &Table, known: &[&str]) -> Result<(), String> {
-    for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
-        let nearest = known
-            .iter()
-            .map(|known| (strsim::damerau_levenshtein(key, known), known))
-            .min()
-            .map_or("", |(_, known)| *known);
-        return Err(format!("key {prefix}{key} is not known, did you mean {prefix}{nearest}?"));
-    }
-    Ok(())
+    let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+    let distance = |known: &&str| strsim::damerau_levenshtein(key, known);
+    let nearest = known.iter().copied().min_by_key(distance).unwrap_or_default();
+    Err(format!("key {prefix}{key} is not known, did you mean {prefix}{nearest}?"))
 }
 
 /// Reads a text file of bounded size.

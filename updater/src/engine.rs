@@ -3,6 +3,7 @@
 //! [`Engine::handle`] changes the record in memory and returns the deeds, in their order. A deed that fails ends the
 //! process: the next one starts from what is on stable storage. Order of deeds: `docs/architecture.md`.
 
+mod boots;
 mod event;
 #[cfg(test)]
 mod tests;
@@ -120,7 +121,18 @@ impl Engine {
                 | State::Installing(_)
                 | State::Installed(_)
                 | State::Armed(_)
-                | State::Unsettled(_) => Ok(self.begin_install(state, offer, now)),
+                | State::Unsettled(_)
+                    if self.stands_on_confirmed() =>
+                {
+                    Ok(self.begin_install(state, offer, now))
+                }
+                State::Idle
+                | State::Confirmed
+                | State::FellBack
+                | State::Installing(_)
+                | State::Installed(_)
+                | State::Armed(_)
+                | State::Unsettled(_) => illegal(),
                 State::Trial(_) | State::Healthy(_) | State::Rejected(_) => illegal(),
             },
             Event::Written(images) => match state {
@@ -200,8 +212,13 @@ impl Engine {
                 | State::Unsettled(_) => illegal(),
             },
             Event::BeginRollback => match state {
-                State::Idle | State::Confirmed | State::FellBack => Ok(vec![Action::ReadBack(!self.running)]),
-                State::Installing(_)
+                State::Idle | State::Confirmed | State::FellBack if self.has_way_back() => {
+                    Ok(vec![Action::ReadBack(!self.running)])
+                }
+                State::Idle
+                | State::Confirmed
+                | State::FellBack
+                | State::Installing(_)
                 | State::Installed(_)
                 | State::Armed(_)
                 | State::Trial(_)
@@ -210,10 +227,13 @@ impl Engine {
                 | State::Unsettled(_) => illegal(),
             },
             Event::RollbackProven { boot_id } => match state {
-                State::Idle | State::Confirmed | State::FellBack => {
+                State::Idle | State::Confirmed | State::FellBack if self.has_way_back() => {
                     Ok(self.arm(!self.running, Purpose::Rollback, boot_id, now))
                 }
-                State::Installing(_)
+                State::Idle
+                | State::Confirmed
+                | State::FellBack
+                | State::Installing(_)
                 | State::Installed(_)
                 | State::Armed(_)
                 | State::Trial(_)
@@ -222,6 +242,15 @@ impl Engine {
                 | State::Unsettled(_) => illegal(),
             },
         }
+    }
+
+    /// The passive bank may only be given up while the confirmed one runs.
+    fn stands_on_confirmed(&self) -> bool {
+        self.record.confirmed == self.running
+    }
+
+    fn has_way_back(&self) -> bool {
+        self.stands_on_confirmed() && self.record.banks.get(!self.running).state == BankState::Confirmed
     }
 
     fn begin_install(&mut self, state: State, offer: Offer, now: i64) -> Vec<Action> {
@@ -292,77 +321,6 @@ impl Engine {
         }
     }
 
-    fn booted(&mut self, state: State, boot_id: &str, rearm: Rearm, now: i64) -> Vec<Action> {
-        let before = self.record.clone();
-        let mut actions = Vec::new();
-        match self.origin {
-            Origin::Stored => (),
-            Origin::Founded => {
-                actions.push(Action::History(self.entry(Happening::RecordFounded, self.running, now)));
-            }
-            Origin::Rebuilt => {
-                actions.push(Action::History(self.entry(Happening::RecordRebuilt, self.running, now)));
-            }
-        }
-        self.record.unsettled_boots = 0;
-        self.record.redirects = 0;
-        match state {
-            State::Healthy(bank) => {
-                actions.extend(self.confirm(state, bank, now));
-                return actions;
-            }
-            State::Unsettled(bank) if self.phase() == Some(TrialPhase::Healthy) => {
-                // Its gate passed, and the power went before the loader knew: the answer stands.
-                actions.extend(self.confirm(state, bank, now));
-                actions.push(Action::Reboot);
-                return actions;
-            }
-            State::Armed(_) if self.extra(ARMED_IN) == Some(&Value::from(boot_id)) => (),
-            State::Armed(bank) | State::Unsettled(bank) => {
-                if rearm == Rearm::Allowed && self.may_be_sent_again() {
-                    self.count_sent();
-                    let entry = self.entry(Happening::Rearmed, bank, now);
-                    actions.extend([
-                        self.commit(),
-                        Action::History(entry),
-                        Action::RepairLoader(self.record.confirmed),
-                        Action::SetTrial(bank),
-                        Action::Reboot,
-                    ]);
-                    return actions;
-                }
-                actions.push(self.fall_back(bank, now));
-            }
-            State::Idle | State::Confirmed | State::FellBack | State::Installing(_) | State::Installed(_) => {
-                let running = self.running;
-                if running != self.record.confirmed
-                    && self.record.banks.get(running).state == BankState::Confirmed
-                {
-                    actions.push(self.adopt(running, now));
-                }
-            }
-            State::Trial(_) | State::Rejected(_) => (),
-        }
-        if self.record != before || self.origin != Origin::Stored {
-            actions.insert(0, self.commit());
-        }
-        actions.push(Action::RepairLoader(self.record.confirmed));
-        actions
-    }
-
-    /// The firmware insists on the other confirmed bank: that is what we have.
-    fn adopt(&mut self, running: Bank, now: i64) -> Action {
-        let lost = self.record.confirmed;
-        self.record.confirmed = running;
-        self.record.last_result = Some(LastResult {
-            outcome: Outcome::BankLost,
-            release: self.record.banks.get(lost).release.clone(),
-            reason: Some(format!("the firmware does not start bank {lost}")),
-            evidence: None,
-        });
-        Action::History(self.entry(Happening::BankLost, lost, now))
-    }
-
     fn confirm(&mut self, state: State, bank: Bank, now: i64) -> Vec<Action> {
         let mut actions = Vec::new();
         if let (State::Trial(_), Some(trial)) = (state, self.record.trial.as_mut()) {
@@ -412,27 +370,6 @@ impl Engine {
         vec![self.commit(), Action::History(entry)]
     }
 
-    fn fall_back(&mut self, bank: Bank, now: i64) -> Action {
-        let evidence = self.extra(EVIDENCE).and_then(Value::as_str).map(str::to_owned);
-        let reason = self.record.trial.as_ref().and_then(|trial| trial.reason.clone());
-        self.record.trial = None;
-        self.record.interrupted = None;
-        let here = self.record.banks.get_mut(bank);
-        here.state = BankState::Failed;
-        let release = here.release.clone();
-        let last = LastResult {
-            outcome: Outcome::FellBack,
-            release,
-            reason: Some(reason.unwrap_or_else(|| NO_WORD.into())),
-            evidence,
-        };
-        self.record.last_result = Some(last.clone());
-        let mut entry = self.entry(Happening::FellBack, bank, now);
-        entry.reason = last.reason;
-        entry.evidence = last.evidence;
-        Action::History(entry)
-    }
-
     fn cancel(&mut self, bank: Bank, now: i64) -> Vec<Action> {
         self.record.trial = None;
         self.record.interrupted = None;
@@ -470,24 +407,5 @@ impl Engine {
 
     fn extra(&self, key: &str) -> Option<&Value> {
         self.record.trial.as_ref().and_then(|trial| trial.extra.get(key))
-    }
-
-    fn count_sent(&mut self) {
-        let sent = self.extra(SENT).and_then(Value::as_u64).unwrap_or(0).saturating_add(1);
-        if let Some(trial) = self.record.trial.as_mut() {
-            trial.extra.insert(SENT.into(), Value::from(sent));
-        }
-    }
-
-    /// Bounded twice: by the attempts that the initrd counts, and by the times that we sent the firmware there, as a kernel
-    /// that dies early counts nothing.
-    fn may_be_sent_again(&self) -> bool {
-        let sent = self.extra(SENT).and_then(Value::as_u64).unwrap_or(0);
-        self.record.trial.as_ref().is_some_and(|trial| {
-            let granted = u64::from(trial.tries_left) + u64::from(trial.tries_made);
-            matches!(trial.phase, TrialPhase::Armed | TrialPhase::Started)
-                && trial.tries_left > 0
-                && sent < granted
-        })
     }
 }

@@ -8,7 +8,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 pub use answer::{ContentRange, Identity};
 pub use error::FetchError;
@@ -57,6 +57,7 @@ struct Wire<'a> {
     clock: &'a dyn Clock,
     network: &'a Network,
     url: String,
+    received: Cell<u64>,
 }
 
 /// Asks for the first bytes, and finds out how the server serves.
@@ -67,7 +68,7 @@ pub fn open<'a>(
     url: &str,
     progress: &mut dyn Progress,
 ) -> Result<Served<'a>> {
-    let wire = Wire { transport, clock, network, url: url.to_owned() };
+    let wire = Wire { transport, clock, network, url: url.to_owned(), received: Cell::new(0) };
     let mut failures = 0;
     loop {
         match probe(&wire, progress) {
@@ -125,6 +126,12 @@ impl Remote<'_> {
     #[must_use]
     pub fn total_bytes(&self) -> Option<u64> {
         self.identity.total_bytes
+    }
+
+    /// Bytes that came over the network so far.
+    #[must_use]
+    pub fn fetched_bytes(&self) -> u64 {
+        self.wire.received.get()
     }
 
     /// Hands `bytes` bytes from `offset` to the sink, in order and each once, however often the connection breaks.
@@ -260,6 +267,7 @@ impl Wire<'_> {
                 return Err(Attempt::Again(FetchError::Interrupted { received_bytes: received }, None));
             }
             received += read as u64;
+            self.received.set(self.received.get() + read as u64);
             sink(part.get(..read).unwrap_or_default(), progress).map_err(Attempt::Sink)?;
         }
         Ok(())

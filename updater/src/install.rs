@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use bank_format::{
     Bank, TrustRoot,
     bundle::{BodyReader, Head, HeadReader, Opened, Piece},
+    header::HEADER_BYTES,
     index::ChunkTable,
     record::ImageProof,
 };
@@ -29,7 +30,7 @@ use crate::{
     engine::Event,
     error::{Error, Result, bundle},
     fetch::{self, Served, Stream, backoff},
-    limits::{BUFFER_BYTES, MAX_RESTARTS, PROBE_BYTES},
+    limits::{BUFFER_BYTES, MAX_RESTARTS},
     linux,
     ports::{Access, BankDisk, Clock, ImageFile, Phase, Progress},
 };
@@ -102,16 +103,27 @@ fn from_ranges(
     tally: &mut Tally,
     progress: &mut dyn Progress,
 ) -> Result<report::Outcome> {
-    let opened = read_head(ranges, tally, progress)?.verify(&terms.trust).map_err(bundle)?;
+    let result = go_by_ranges(device, terms, ranges, tally, progress);
+    tally.fetched_bytes += ranges.fetched_bytes();
+    result
+}
+
+fn go_by_ranges(
+    device: &mut Device,
+    terms: &Terms,
+    ranges: &mut dyn Ranges,
+    tally: &mut Tally,
+    progress: &mut dyn Progress,
+) -> Result<report::Outcome> {
+    let opened = read_head(ranges, progress)?.verify(&terms.trust).map_err(bundle)?;
     check_total(&opened, ranges.total_bytes())?;
     let verdict = preflight(device, terms, &opened)?;
-    run(device, verdict, &opened, tally, progress, |tally, progress| {
+    run(device, verdict, &opened, tally, progress, |_, progress| {
         let mut tables = Vec::new();
         for (image, entry) in opened.manifest().images.iter().enumerate() {
             let section = opened.index_section(image).ok_or(NO_SUCH_IMAGE)?;
             let mut bytes = Vec::with_capacity(entry.index.bytes as usize);
             ranges.read(section.offset, section.bytes, progress, &mut |data, _| {
-                tally.fetched_bytes += data.len() as u64;
                 bytes.extend_from_slice(data);
                 Ok(())
             })?;
@@ -150,7 +162,7 @@ fn from_stream(
                 Piece::Frame { .. } | Piece::End => return Err(NO_SUCH_IMAGE),
             }
         }
-        Ok((tables, Feed::Stream(feed)))
+        Ok((tables, Feed::Stream(Box::new(feed))))
     })
 }
 
@@ -172,34 +184,36 @@ fn check_total(opened: &Opened, found_bytes: Option<u64>) -> Result<()> {
     }
 }
 
-fn read_head(ranges: &mut dyn Ranges, tally: &mut Tally, progress: &mut dyn Progress) -> Result<Head> {
+/// Reads the fixed header, and then as much as it says; no byte twice.
+fn read_head(ranges: &mut dyn Ranges, progress: &mut dyn Progress) -> Result<Head> {
     let mut reader = HeadReader::default();
     let mut offset = 0;
+    let mut wanted = HEADER_BYTES as u64;
     loop {
-        let known = ranges.total_bytes().map_or(PROBE_BYTES, |total| total.saturating_sub(offset));
-        let wanted = known.min(PROBE_BYTES);
-        if wanted == 0 {
+        let left = ranges.total_bytes().map_or(wanted, |total| total.saturating_sub(offset));
+        if left.min(wanted) == 0 {
             return Err(bundle(reader.truncated()));
         }
         let mut head = None;
-        ranges.read(offset, wanted, progress, &mut |bytes, _| {
-            tally.fetched_bytes += bytes.len() as u64;
-            if head.is_none() {
-                head = reader.feed(bytes).map_err(bundle)?.1;
-            }
+        ranges.read(offset, left.min(wanted), progress, &mut |bytes, _| {
+            head = reader.feed(bytes).map_err(bundle)?.1;
             Ok(())
         })?;
         if let Some(head) = head {
             return Ok(head);
         }
-        offset += wanted;
+        offset += left.min(wanted);
+        wanted = match reader.truncated() {
+            bank_format::Error::Truncated { missing_bytes, .. } => missing_bytes,
+            _ => 0,
+        };
     }
 }
 
 /// Where frames come from.
 enum Feed<'a, 'o> {
     Ranges(&'a mut dyn Ranges),
-    Stream(StreamFeed<'a, 'o>),
+    Stream(Box<StreamFeed<'a, 'o>>),
 }
 
 struct StreamBytes<'a> {
@@ -322,10 +336,8 @@ impl BankWork for InstallWork<'_, '_, '_> {
                     let section = self.opened.frames_section(image).ok_or(NO_SUCH_IMAGE)?;
                     for run in job.runs() {
                         let mut frames = job.frames_of(&run);
-                        let tally = &mut *self.tally;
                         let offset = section.offset + run.offset;
                         ranges.read(offset, run.bytes, self.progress, &mut |bytes, progress| {
-                            tally.fetched_bytes += bytes.len() as u64;
                             frames.feed(bytes, &mut |frame, stored| {
                                 job.take_frame(frame, stored, &mut decoder, writer, progress)
                             })

@@ -17,6 +17,8 @@ use crate::{
 pub trait Ranges {
     /// Its bytes, if they are known.
     fn total_bytes(&self) -> Option<u64>;
+    /// Bytes that were read so far, those that had to be read again included.
+    fn fetched_bytes(&self) -> u64;
     /// Hands `bytes` bytes from `offset` to the sink, in order and each once.
     fn read(
         &mut self,
@@ -30,6 +32,10 @@ pub trait Ranges {
 impl Ranges for Remote<'_> {
     fn total_bytes(&self) -> Option<u64> {
         Remote::total_bytes(self)
+    }
+
+    fn fetched_bytes(&self) -> u64 {
+        Remote::fetched_bytes(self)
     }
 
     fn read(
@@ -49,6 +55,7 @@ pub struct FileRanges {
     path: PathBuf,
     file: File,
     bytes: u64,
+    fetched: u64,
 }
 
 impl FileRanges {
@@ -59,7 +66,7 @@ impl FileRanges {
             let file = File::open(path)?;
             let metadata = file.metadata()?;
             if metadata.is_file() {
-                Ok(Self { path: path.into(), file, bytes: metadata.len() })
+                Ok(Self { path: path.into(), file, bytes: metadata.len(), fetched: 0 })
             } else {
                 Err(std::io::Error::other("it is not a regular file"))
             }
@@ -71,6 +78,10 @@ impl FileRanges {
 impl Ranges for FileRanges {
     fn total_bytes(&self) -> Option<u64> {
         Some(self.bytes)
+    }
+
+    fn fetched_bytes(&self) -> u64 {
+        self.fetched
     }
 
     fn read(
@@ -93,6 +104,7 @@ impl Ranges for FileRanges {
                 }
                 Ok(read) => {
                     done += read as u64;
+                    self.fetched += read as u64;
                     sink(part.get(..read).unwrap_or_default(), progress)?;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),

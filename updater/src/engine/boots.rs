@@ -1,0 +1,123 @@
+//! What a boot means: a trial that failed, that may be tried again, or that must be completed.
+
+use bank_format::{
+    Bank,
+    record::{BankState, LastResult, Outcome, TrialPhase},
+};
+use serde_json::Value;
+
+use super::{ARMED_IN, Action, EVIDENCE, Engine, NO_WORD, Origin, Rearm, SENT, State};
+use crate::history::Happening;
+
+impl Engine {
+    pub(super) fn booted(&mut self, state: State, boot_id: &str, rearm: Rearm, now: i64) -> Vec<Action> {
+        let before = self.record.clone();
+        let mut actions = Vec::new();
+        match self.origin {
+            Origin::Stored => (),
+            Origin::Founded => {
+                actions.push(Action::History(self.entry(Happening::RecordFounded, self.running, now)));
+            }
+            Origin::Rebuilt => {
+                actions.push(Action::History(self.entry(Happening::RecordRebuilt, self.running, now)));
+            }
+        }
+        self.record.unsettled_boots = 0;
+        self.record.redirects = 0;
+        match state {
+            State::Healthy(bank) => {
+                actions.extend(self.confirm(state, bank, now));
+                return actions;
+            }
+            State::Unsettled(bank) if self.phase() == Some(TrialPhase::Healthy) => {
+                // Its gate passed, and the power went before the loader knew: the answer stands.
+                actions.extend(self.confirm(state, bank, now));
+                actions.push(Action::Reboot);
+                return actions;
+            }
+            State::Armed(_) if self.extra(ARMED_IN) == Some(&Value::from(boot_id)) => (),
+            State::Armed(bank) | State::Unsettled(bank) => {
+                if rearm == Rearm::Allowed && self.may_be_sent_again() {
+                    self.count_sent();
+                    let entry = self.entry(Happening::Rearmed, bank, now);
+                    actions.extend([
+                        self.commit(),
+                        Action::History(entry),
+                        Action::RepairLoader(self.record.confirmed),
+                        Action::SetTrial(bank),
+                        Action::Reboot,
+                    ]);
+                    return actions;
+                }
+                actions.push(self.fall_back(bank, now));
+            }
+            State::Idle | State::Confirmed | State::FellBack | State::Installing(_) | State::Installed(_) => {
+                let running = self.running;
+                if running != self.record.confirmed
+                    && self.record.banks.get(running).state == BankState::Confirmed
+                {
+                    actions.push(self.adopt(running, now));
+                }
+            }
+            State::Trial(_) | State::Rejected(_) => (),
+        }
+        if self.record != before || self.origin != Origin::Stored {
+            actions.insert(0, self.commit());
+        }
+        actions.push(Action::RepairLoader(self.record.confirmed));
+        actions
+    }
+
+    /// The firmware insists on the other confirmed bank: that is what we have.
+    fn adopt(&mut self, running: Bank, now: i64) -> Action {
+        let lost = self.record.confirmed;
+        self.record.confirmed = running;
+        self.record.last_result = Some(LastResult {
+            outcome: Outcome::BankLost,
+            release: self.record.banks.get(lost).release.clone(),
+            reason: Some(format!("the firmware does not start bank {lost}")),
+            evidence: None,
+        });
+        Action::History(self.entry(Happening::BankLost, lost, now))
+    }
+
+    pub(super) fn fall_back(&mut self, bank: Bank, now: i64) -> Action {
+        let evidence = self.extra(EVIDENCE).and_then(Value::as_str).map(str::to_owned);
+        let reason = self.record.trial.as_ref().and_then(|trial| trial.reason.clone());
+        self.record.trial = None;
+        self.record.interrupted = None;
+        let here = self.record.banks.get_mut(bank);
+        here.state = BankState::Failed;
+        let release = here.release.clone();
+        let last = LastResult {
+            outcome: Outcome::FellBack,
+            release,
+            reason: Some(reason.unwrap_or_else(|| NO_WORD.into())),
+            evidence,
+        };
+        self.record.last_result = Some(last.clone());
+        let mut entry = self.entry(Happening::FellBack, bank, now);
+        entry.reason = last.reason;
+        entry.evidence = last.evidence;
+        Action::History(entry)
+    }
+
+    pub(super) fn count_sent(&mut self) {
+        let sent = self.extra(SENT).and_then(Value::as_u64).unwrap_or(0).saturating_add(1);
+        if let Some(trial) = self.record.trial.as_mut() {
+            trial.extra.insert(SENT.into(), Value::from(sent));
+        }
+    }
+
+    /// Bounded twice: by the attempts that the initrd counts, and by the times that we sent the firmware there, as a kernel
+    /// that dies early counts nothing.
+    fn may_be_sent_again(&self) -> bool {
+        let sent = self.extra(SENT).and_then(Value::as_u64).unwrap_or(0);
+        self.record.trial.as_ref().is_some_and(|trial| {
+            let granted = u64::from(trial.tries_left) + u64::from(trial.tries_made);
+            matches!(trial.phase, TrialPhase::Armed | TrialPhase::Started)
+                && trial.tries_left > 0
+                && sent < granted
+        })
+    }
+}
