@@ -20,11 +20,15 @@ pub struct Package {
 }
 
 /// All that is needed beyond Rust, gcc and what Debian calls essential.
-pub const NEEDED: [Package; 4] = [
+pub const NEEDED: [Package; 8] = [
     Package { name: "qemu-system-x86", purpose: "runs the machines" },
     Package { name: "ovmf", purpose: "is their UEFI firmware" },
     Package { name: "mmdebstrap", purpose: "fetches and unpacks the packages of an image" },
+    Package { name: "uidmap", purpose: "lets mmdebstrap do that without root" },
+    Package { name: "kmod", purpose: "reads what kernel modules need" },
     Package { name: "e2fsprogs", purpose: "makes the state file system" },
+    Package { name: "erofs-utils", purpose: "checks the root image in the tests" },
+    Package { name: "dosfstools", purpose: "checks the boot image in the tests" },
 ];
 
 /// The needed packages that are not installed.
