@@ -198,6 +198,9 @@ pub struct Record {
     /// Boots of the confirmed bank since one was settled.
     #[serde(default)]
     pub unsettled_boots: u32,
+    /// Why the last early boot of the confirmed bank failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_failure: Option<String>,
     /// Redirects since a boot went on.
     #[serde(default)]
     pub redirects: u32,
@@ -226,6 +229,7 @@ impl Record {
             floor,
             trial: None,
             unsettled_boots: 0,
+            boot_failure: None,
             redirects: 0,
             interrupted: None,
             last_result: None,

@@ -73,6 +73,10 @@ pub fn decide(record: &Record, standing_in: Bank) -> (Decision, Record) {
     {
         let reason =
             format!("confirmed bank {standing_in} did not come up {} times in a row", next.unsettled_boots);
+        let reason = match next.boot_failure.take() {
+            Some(why) => reason_line(&format!("{reason}: {why}")),
+            None => reason,
+        };
         next.last_result = Some(LastResult {
             outcome: Outcome::BankLost,
             release: next.banks.get(standing_in).release.clone(),
@@ -111,7 +115,7 @@ fn redirect(mut next: Record, standing_in: Bank, reason: String) -> (Decision, R
     }
 }
 
-/// Notes why the boot in `standing_in` failed, before a reset. Only a trial is blamed for good.
+/// Notes why the boot in `standing_in` failed, before a reset. Only a trial is blamed for good; a confirmed bank is tried again.
 #[must_use]
 pub fn boot_failed(record: &Record, standing_in: Bank, reason: &str) -> Record {
     let mut next = record.clone();
@@ -121,6 +125,8 @@ pub fn boot_failed(record: &Record, standing_in: Bank, reason: &str) -> Record {
             trial.phase = TrialPhase::Failed;
             next.banks.get_mut(standing_in).state = BankState::Failed;
         }
+    } else if standing_in == next.confirmed {
+        next.boot_failure = Some(reason_line(reason));
     }
     next
 }
@@ -221,6 +227,16 @@ mod tests {
         let trial = failed.trial.as_ref().unwrap();
         assert_eq!((trial.phase, trial.reason.as_deref()), (TrialPhase::Failed, Some("root is; rotten")));
         assert!(matches!(decide(&failed, Bank::B).0, Decision::Redirect { .. }));
-        assert_eq!(boot_failed(&record(1), Bank::A, "x"), record(1));
+        let mut confirmed = boot_failed(&record(1), Bank::A, "state is full");
+        assert_eq!(confirmed.boot_failure.as_deref(), Some("state is full"));
+        assert!(
+            matches!(decide(&confirmed, Bank::A).0, Decision::Boot(BootAs::Confirmed)),
+            "it is tried again"
+        );
+        confirmed.banks.b.state = BankState::Confirmed;
+        confirmed.unsettled_boots = MAX_EARLY_FAILURES;
+        let lost = decide(&confirmed, Bank::A).1.last_result.unwrap().reason.unwrap();
+        assert!(lost.ends_with("in a row: state is full"), "{lost}");
+        assert_eq!(boot_failed(&record(1), Bank::B, "x"), record(1));
     }
 }

@@ -15,6 +15,8 @@ pub fn build(init: Content, kernel: &KernelModules<'_>, root: &Tree, modules: &[
     }
     // The kernel opens it before anything is mounted; without it the first messages of /init are lost.
     tree.put("dev/console", Entry::new(Kind::CharDevice { major: 5, minor: 1 }, 0o600))?;
+    // Where no console driver answers, the runtime of /init opens it instead.
+    tree.put("dev/null", Entry::new(Kind::CharDevice { major: 1, minor: 3 }, 0o666))?;
     let mut order = String::new();
     for path in kernel.closure(modules)? {
         let name = path.rsplit_once('/').map_or(path.as_str(), |(_, name)| name);

@@ -347,6 +347,7 @@ impl Engine {
         self.record.trial = None;
         self.record.interrupted = None;
         self.record.unsettled_boots = 0;
+        self.record.boot_failure = None;
         self.record.redirects = 0;
         self.record.last_result =
             Some(LastResult { outcome: Outcome::Confirmed, release, reason: None, evidence: None });
