@@ -274,6 +274,9 @@ impl Engine {
         if matches!(state, State::Armed(_)) {
             actions.push(Action::ClearTrial);
         }
+        if self.origin == Origin::Rebuilt {
+            actions.push(Action::History(self.entry(Happening::RecordRebuilt, self.running, now)));
+        }
         actions.push(Action::History(self.entry(Happening::InstallStarted, bank, now)));
         actions.extend([Action::WipeBoot(bank), Action::WriteImages(bank), Action::ReadBack(bank)]);
         actions

@@ -21,6 +21,7 @@ use crate::{
 
 const SYSTEM_CERTIFICATES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const RESOLVER_CONFIGURATION: &str = "/etc/resolv.conf";
 
 /// The client, made when it is first needed.
 pub struct Http {
@@ -41,6 +42,16 @@ impl Http {
         }
         let client = self.build()?;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Without a configuration of its own the resolver would ask servers that nobody named.
+    fn check_names(&self, url: &Url) -> Result<(), TransportError> {
+        let is_name = url.domain().is_some_and(|name| name != "localhost");
+        if is_name && self.network.proxy.is_none() && !Path::new(RESOLVER_CONFIGURATION).exists() {
+            let source = format!("names cannot be resolved, there is no {RESOLVER_CONFIGURATION}").into();
+            return Err(TransportError::Network { source });
+        }
+        Ok(())
     }
 
     fn build(&self) -> Result<Client, TransportError> {
@@ -84,6 +95,7 @@ impl Transport for Http {
         let url = Url::parse(request.url).map_err(|source| TransportError::Refused {
             detail: format!("address cannot be read: {source}"),
         })?;
+        self.check_names(&url)?;
         let sent = self
             .client()?
             .get(url)
@@ -105,8 +117,23 @@ impl Transport for Http {
             Err(error) if error.is_redirect() || error.is_builder() => {
                 Err(TransportError::Refused { detail: chain(&error) })
             }
-            Err(error) => Err(TransportError::Network { source: Box::new(error) }),
+            Err(error) => Err(TransportError::Network { source: in_short(&error).into() }),
         }
+    }
+}
+
+/// The client's chain repeats the address and its own layers: the first cause says it all.
+fn in_short(error: &reqwest::Error) -> String {
+    let mut first: &dyn StdError = error;
+    let mut names = false;
+    while let Some(source) = first.source() {
+        first = source;
+        names |= first.to_string().contains("resolving DNS");
+    }
+    match (names, error.is_timeout()) {
+        (true, _) => "the server's name cannot be resolved".into(),
+        (false, true) => "no answer in time".into(),
+        (false, false) => first.to_string(),
     }
 }
 

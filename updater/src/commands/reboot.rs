@@ -2,6 +2,7 @@
 
 use super::{Context, Done, Exit, open_locked};
 use crate::{
+    config::Config,
     device::{Device, NoWork, Purpose},
     engine::{Event, Rearm},
     error::{Error, Result},
@@ -19,25 +20,32 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = context.load()?;
         let (_lock, mut device) = open_locked(&config)?;
-        let mut after = device.handle(Event::RebootRequested, &mut NoWork)?;
-        for _ in 0..MAX_SIMULATED_BOOTS {
-            match after {
-                Some(AfterReboot::Simulated(_)) => {
-                    device = Device::open(&config, Purpose::Act)?;
-                    after = settle(&mut device, Rearm::Allowed)?;
-                }
-                Some(AfterReboot::GoingDown) => {
-                    let done = Done::of("rebooting", &device, device.running());
-                    context.say(&done, "rebooting");
-                    return Ok(Exit::Done);
-                }
-                None => {
-                    let done = Done::of("booted", &device, device.running());
-                    context.say(&done, &format!("booted {} (simulated)", done.subject()));
-                    return Ok(Exit::Done);
-                }
+        match reboot_and_settle(&config, &mut device)? {
+            AfterReboot::GoingDown => {
+                let done = Done::of("rebooting", &device, device.running());
+                context.say(&done, "rebooting");
+            }
+            AfterReboot::Simulated(bank) => {
+                let done = Done::of("booted", &device, bank);
+                context.say(&done, &format!("booted {} (simulated)", done.subject()));
             }
         }
-        Err(Error::Bug { detail: "the simulated boots do not end" })
+        Ok(Exit::Done)
     }
+}
+
+/// Reboots; a simulated machine is settled and booted until it stands, and `device` is the device of that last boot.
+pub fn reboot_and_settle(config: &Config, device: &mut Device) -> Result<AfterReboot> {
+    let mut after = device.handle(Event::RebootRequested, &mut NoWork)?;
+    for _ in 0..MAX_SIMULATED_BOOTS {
+        match after {
+            Some(AfterReboot::Simulated(_)) => {
+                *device = Device::open(config, Purpose::Act)?;
+                after = settle(device, Rearm::Allowed)?;
+            }
+            Some(AfterReboot::GoingDown) => return Ok(AfterReboot::GoingDown),
+            None => return Ok(AfterReboot::Simulated(device.running())),
+        }
+    }
+    Err(Error::Bug { detail: "the simulated boots do not end" })
 }

@@ -1,11 +1,10 @@
 //! Installs from end to end: into files, from a file and from servers with and without ranges; and the order of deeds.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::{path::Path, process::Command, rc::Rc};
 
+use crate::support::{
+    Log, MemoryDisk, Noting, Serve, Server, StoppedClock, bundle, content, device_directory, trust, write,
+};
 use bank_format::{
     Bank, Release,
     manifest::Tree,
@@ -14,9 +13,6 @@ use bank_format::{
     verity::TreeBuilder,
 };
 use serde_json::Value;
-use support::{
-    Log, MemoryDisk, Noting, Serve, Server, StoppedClock, bundle, content, device_directory, trust, write,
-};
 use updater::{
     Device, Error, InstallReport, Terms,
     config::Network,
