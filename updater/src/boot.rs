@@ -2,7 +2,7 @@
 
 pub mod efi;
 pub mod file;
-mod gpt;
+mod partition;
 
 pub use efi::EfiBoot;
 pub use file::{FileBoot, SimulatedReboot};

@@ -18,7 +18,7 @@ use bank_format::{
     limits::MAX_EFI_VARIABLE_BYTES,
 };
 
-use super::{file::kernel_boot_id, gpt::partition_of};
+use super::{file::kernel_boot_id, partition::partition_of};
 use crate::{bank::Staged, linux, ports::BootControl};
 
 const EFIVARFS: &str = "/sys/firmware/efi/efivars";

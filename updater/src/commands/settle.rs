@@ -23,6 +23,7 @@ impl Args {
             (_, Some(AfterReboot::GoingDown | AfterReboot::Simulated(_))) => "rebooting",
             (State::Unsettled(_) | State::Armed(_), None) => device.engine().state().word(),
             (State::Healthy(_), None) => "confirmed",
+            (State::Trial(_), None) => "on-trial",
             (_, None) => "settled",
         };
         let mut done = Done::of(result, &device, device.running());

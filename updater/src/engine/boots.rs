@@ -23,6 +23,7 @@ impl Engine {
             }
         }
         self.record.unsettled_boots = 0;
+        self.record.boot_failure = None;
         self.record.redirects = 0;
         match state {
             State::Healthy(bank) => {
