@@ -42,3 +42,7 @@ pub const MAX_EARLY_FAILURES: u32 = 3;
 pub const MAX_REDIRECTS: u32 = 4;
 /// Bytes of an EFI variable that we read.
 pub const MAX_EFI_VARIABLE_BYTES: usize = 64 << 10;
+/// Entries of a partition table that are read: stops a stick with a table of four milliards of entries.
+pub const MAX_PARTITIONS: u32 = 512;
+/// Bytes of one entry of a partition table.
+pub const MAX_PARTITION_ENTRY_BYTES: u32 = 4096;

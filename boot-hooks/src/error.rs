@@ -46,12 +46,12 @@ pub enum Error {
         source: bank_format::Error,
     },
     /// A partition table that cannot be used.
-    #[error("partition table of {disk}: {detail}")]
+    #[error("cannot use the partition table of {disk}")]
     PartitionTable {
         /// Which disk.
         disk: String,
         /// What is wrong.
-        detail: &'static str,
+        source: bank_format::Error,
     },
     /// The disk did not appear in time.
     #[error(

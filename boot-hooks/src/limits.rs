@@ -18,10 +18,6 @@ pub const MAX_MODULE_LIST_BYTES: u64 = 64 << 10;
 pub const MAX_STATE_LIST_BYTES: u64 = 64 << 10;
 /// Lines of `/usr/lib/roro/state.list`: each is a mount.
 pub const MAX_STATE_LINES: usize = 256;
-/// Entries of a partition table that are read: stops a stick with a table of four milliards of entries.
-pub const MAX_PARTITIONS: u32 = 512;
-/// Bytes of one entry of a partition table.
-pub const MAX_PARTITION_ENTRY_BYTES: u32 = 4096;
 /// Disks that are looked at.
 pub const MAX_DISKS: usize = 64;
 /// Files, directories and links that are copied from the image into one persisted or tmpfs path.
