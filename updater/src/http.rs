@@ -1,9 +1,15 @@
 //! The network: blocking HTTP(S) with rustls. The only file that knows the HTTP client.
 //!
 //! The program is linked static, so names are resolved without the C library's plug-ins, and the certificates of the system
-//! are read from their usual bundle; without one, those compiled in are used.
+//! are read from `SSL_CERT_FILE` or their usual bundle; without one, those compiled in are used.
 
-use std::{cell::OnceCell, error::Error as StdError, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::OnceCell,
+    error::Error as StdError,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::{
     Proxy, Url,
@@ -117,6 +123,10 @@ impl Transport for Http {
             Err(error) if error.is_redirect() || error.is_builder() => {
                 Err(TransportError::Refused { detail: chain(&error) })
             }
+            // The next attempt would meet the same certificate.
+            Err(error) if chain(&error).contains("invalid peer certificate") => {
+                Err(TransportError::Refused { detail: in_short(&error) })
+            }
             Err(error) => Err(TransportError::Network { source: in_short(&error).into() }),
         }
     }
@@ -149,8 +159,9 @@ fn chain(error: &dyn StdError) -> String {
 
 fn root_certificates() -> rustls::RootCertStore {
     let mut store = rustls::RootCertStore::empty();
-    for path in SYSTEM_CERTIFICATES {
-        let Ok(certificates) = CertificateDer::pem_file_iter(Path::new(path)) else { continue };
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    for path in named.into_iter().chain(SYSTEM_CERTIFICATES.map(PathBuf::from)) {
+        let Ok(certificates) = CertificateDer::pem_file_iter(&path) else { continue };
         // One certificate that cannot be read must not take the others away.
         store.add_parsable_certificates(certificates.flatten());
         if !store.is_empty() {
