@@ -127,3 +127,16 @@ fn a_file_that_changes_half_way_is_never_mixed() {
         }
     }
 }
+
+#[test]
+fn a_proxy_is_asked_instead_of_the_server() {
+    let proxy = HostileServer::start(bundle(1, "1.1.0"), Behaviour::Honest);
+    let running = Release { name: "demo".into(), version: Version::new(1, 0, 0) };
+    let machine = Machine::new(running, b"active", b"passive");
+    let address = proxy.url().trim_end_matches("/x.roro").to_owned();
+    let network = Network { proxy: Some(address), ..network() };
+    let transport = Rc::new(Http::new(network.clone()));
+    machine.install(transport, &forge::root(1, 1), network, "http://nobody.invalid/x.roro").unwrap();
+    assert!(machine.root(Bank::B) == noise(1, IMAGE_BYTES));
+    assert!(proxy.requests().iter().all(|request| request.path == "http://nobody.invalid/x.roro"));
+}

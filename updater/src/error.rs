@@ -333,9 +333,9 @@ impl Error {
             Self::Frame { .. } | Self::VerityRoot { .. } => {
                 Some("nothing of it was activated: fetch or build the bundle again")
             }
-            Self::TrustRoot { .. } => {
-                Some("the trust root comes with the image: install one that brings a newer root")
-            }
+            Self::TrustRoot { .. } => Some(
+                "bring the newer root.json: in the next image, or as trust/N.root.json in the state directory",
+            ),
             Self::Config { .. }
             | Self::Usage { .. }
             | Self::File { .. }

@@ -35,6 +35,7 @@ pub mod record;
 pub mod rollback;
 pub mod settle;
 pub mod status;
+pub mod trust;
 
 pub use device::Device;
 pub use error::{Error, Kind, Result};

@@ -44,3 +44,5 @@ pub const MAX_CHECK_SECONDS: u64 = 3600;
 pub const TOOL_DEADLINE: Duration = Duration::from_secs(30);
 /// Boots that one simulated reboot may take.
 pub const MAX_SIMULATED_BOOTS: u32 = 16;
+/// Trust roots that are followed from the image's one: stops a chain without end in the state directory.
+pub const MAX_ROOT_ROTATIONS: u32 = 1024;

@@ -1,16 +1,13 @@
 //! `updater install SRC`.
 
-use std::path::Path;
-
-use bank_format::{TrustRoot, limits::MAX_ROOT_BYTES};
-
 use super::{Context, Exit, open_locked};
 use crate::{
     config::Config,
-    error::{Error, Result, file},
+    error::Result,
     install::{InstallResult, Terms, install},
     printer,
     progress::watcher,
+    trust,
 };
 
 /// What to install.
@@ -49,16 +46,7 @@ impl Args {
 fn terms(config: &Config) -> Result<Terms> {
     Ok(Terms {
         compatible: config.compatible.clone(),
-        trust: trust_root(&config.trust_root)?,
+        trust: trust::load(&config.trust_root, &config.state_dir)?,
         network: config.network.clone(),
     })
-}
-
-fn trust_root(path: &Path) -> Result<TrustRoot> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(file("read trust root", path))?;
-    TrustRoot::from_trusted(&bytes).map_err(|source| Error::TrustRoot { path: path.into(), source })
 }
