@@ -89,7 +89,9 @@ impl Stage {
             let seen = format!("exit code {} and {}", output.code, output.text.trim());
             return Err(Error::Unexpected { what: format!("installing {release}"), wanted, seen });
         }
-        self.tell(&format!("refused {release}: {}", last_line(&output.text)));
+        let report = output.json("updater install")?;
+        let reason = report.get("reason").and_then(Value::as_str).unwrap_or_default();
+        self.tell(&format!("refused {release}: {reason}"));
         Ok(())
     }
 
@@ -132,20 +134,20 @@ impl Stage {
 
     /// Waits until `version` runs on `bank`, confirmed, with nothing on trial.
     pub fn expect_confirmed(&mut self, bank: Bank, version: &str) -> Result<Value> {
-        let wanted = format!("{version} confirmed on bank {bank}");
+        let wanted = format!("{version} confirmed on {}", bank_name(bank));
         let status = self.wait_for_status(&wanted, |status| {
             runs(status, bank, version)
                 && status.get("confirmed").is_some_and(|confirmed| names_bank(confirmed, bank))
                 && status.get("trial").is_none_or(Value::is_null)
         })?;
-        self.tell(&format!("{version} is confirmed on bank {bank}"));
+        self.tell(&format!("{version} is confirmed on {}", bank_name(bank)));
         Ok(status)
     }
 
     /// Waits until the machine is back on `bank` with `version`, telling that a trial failed for a reason with one of
     /// `words` in it, each word an alternative.
     pub fn expect_fallback(&mut self, bank: Bank, version: &str, words: &[&str]) -> Result<Value> {
-        let wanted = format!("fallback to {version} on bank {bank}");
+        let wanted = format!("fallback to {version} on {}", bank_name(bank));
         let status = self.wait_for_status(&wanted, |status| {
             runs(status, bank, version)
                 && status.pointer("/last_result/outcome").and_then(Value::as_str) == Some("fell-back")
@@ -156,7 +158,7 @@ impl Stage {
         if !words.iter().any(|word| lower.contains(word)) {
             return Err(unexpected("the reason of the fallback", &format!("one of {words:?}"), &reason));
         }
-        self.tell(&format!("fell back to {version} on bank {bank}: {reason}"));
+        self.tell(&format!("fell back to {version} on {}: {reason}", bank_name(bank)));
         Ok(status)
     }
 
@@ -278,6 +280,9 @@ fn mebibytes(report: &Value, key: &str) -> f64 {
     report.get(key).and_then(Value::as_f64).unwrap_or(0.0) / f64::from(1 << 20)
 }
 
-fn last_line(text: &str) -> &str {
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("without a word")
+fn bank_name(bank: Bank) -> &'static str {
+    match bank {
+        Bank::A => "bank A",
+        Bank::B => "bank B",
+    }
 }

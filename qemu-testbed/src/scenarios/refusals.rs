@@ -40,7 +40,7 @@ pub(super) fn wrong_key_is_refused(stage: &mut Stage) -> Result<()> {
 }
 
 pub(super) fn wrong_compatible_is_refused(stage: &mut Stage) -> Result<()> {
-    refused(stage, Release::OtherDevice, "compatible")
+    refused(stage, Release::OtherDevice, "this device is")
 }
 
 pub(super) fn below_the_floor_is_refused(stage: &mut Stage) -> Result<()> {
