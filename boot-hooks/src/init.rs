@@ -1,7 +1,7 @@
 //! The sequence of early boot, and its end: in the root, in a reset, or halted with a message.
 //!
 //! Each step has a name; a failure is written down as `step: what: why`. Process 1 never returns: every error and every panic
-//! ends in [`end`]. The table of decisions is in `docs/boot.md`.
+//! ends in `end`. The table of decisions is in `docs/boot.md`.
 
 use std::{
     any::Any,

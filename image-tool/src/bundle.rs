@@ -1,7 +1,7 @@
 //! Writes bundles: images are cut and packed, the manifest is signed, the file appears whole or not at all.
 //!
 //! It promises the same bytes for the same images, keys and options. Nothing unsigned can be written: the only door is
-//! [`write`], which signs, and which reads the bundle back as a device would before it gives it its name.
+//! [`write()`], which signs, and which reads the bundle back as a device would before it gives it its name.
 
 use std::{
     fs::File,

@@ -1,6 +1,8 @@
 //! Bundles that are put together well, and lie: about their signatures, their sizes, their tables, their content.
 //! Each is refused with exit code 4, nothing is armed, and what can be known beforehand is refused before the first write.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a verdict of the judge is a panic")]
+
 use std::rc::Rc;
 
 use bank_format::{Bank, Digest256, Manifest, Release, manifest::Delta, release::Version};
