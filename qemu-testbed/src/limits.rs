@@ -30,5 +30,5 @@ pub const REQUEST_HEAD_BYTES: usize = 16 << 10;
 pub const SERVER_PIECE_BYTES: usize = 16 << 10;
 /// A tty in canonical mode cuts longer lines (the kernel's `N_TTY_BUF_SIZE`).
 pub const CONSOLE_LINE_BYTES: usize = 4000;
-/// Boot images that the panic release is assembled in, and other files read whole.
-pub const FILE_BYTES: u64 = 1 << 30;
+/// A log of QEMU that is longer has more to tell than a message can hold.
+pub const QEMU_WORDS_BYTES: u64 = 1 << 20;

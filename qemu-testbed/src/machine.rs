@@ -171,6 +171,11 @@ impl Machine {
         self.power_cut()
     }
 
+    /// Gives the firmware an empty variable store, as a dead battery or a firmware update does. The machine must be off.
+    pub fn forget_variables(&mut self) -> Result<()> {
+        self.firmware.fresh_vars(&self.vars())
+    }
+
     /// Waits until the guest resets itself, or is reset by its firmware or watchdog.
     pub fn wait_for_reset(&mut self, virtual_time: Duration) -> Result<()> {
         let deadline = self.deadline(virtual_time);
@@ -273,7 +278,7 @@ impl Machine {
     fn ended(&self) -> Error {
         let mut words = String::new();
         let file = File::open(self.folder.join("qemu.log"));
-        file.and_then(|file| file.take(limits::FILE_BYTES).read_to_string(&mut words)).ok();
+        file.and_then(|file| file.take(limits::QEMU_WORDS_BYTES).read_to_string(&mut words)).ok();
         Error::MachineEnded { machine: self.name.clone(), last_words: process::last_words(&words) }
     }
 }

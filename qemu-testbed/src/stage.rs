@@ -235,6 +235,15 @@ impl Stage {
         }
     }
 
+    /// Shuts the guest down in order, switches off and empties the firmware's variable store.
+    pub fn forget_firmware_variables(&mut self) -> Result<()> {
+        self.reboot()?;
+        self.machine.power_off()?;
+        self.machine.forget_variables()?;
+        self.tell("the firmware has forgotten its variables");
+        Ok(())
+    }
+
     /// Shuts the guest down in order, switches off and gives the digests of bank B's partitions.
     pub fn passive_bank_on_disk(&mut self) -> Result<[String; 2]> {
         self.reboot()?;

@@ -32,6 +32,7 @@ scenarios_as_tests!(
     unhealthy_update_falls_back,
     kernel_that_panics_falls_back,
     flipped_bit_in_root_falls_back,
+    firmware_that_forgets_is_sent_back,
     tampered_bundle_is_refused_before_the_first_write,
     tampered_frame_is_never_activated,
     wrong_key_is_refused,

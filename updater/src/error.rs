@@ -58,7 +58,7 @@ impl Kind {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Made for other devices.
-    #[error("bundle is for {bundle:?}, this device is {device:?}")]
+    #[error("bundle is compatible with {bundle:?}, this device is {device:?}")]
     Compatible {
         /// What the bundle says.
         bundle: String,

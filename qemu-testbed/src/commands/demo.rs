@@ -63,10 +63,13 @@ impl Args {
             ))
         })?;
         let workshop = story.chapter("programs for the device", || {
-            printer::say("cargo device: updater and boot-hooks, static");
+            printer::say(
+                "cargo device builds updater and boot-hooks, static; the first time that takes minutes",
+            );
             Ok((Workshop::open()?, "static binaries".to_owned()))
         })?;
         story.chapter("three releases and a forgery", || {
+            printer::say("the first build fetches the Debian packages of the image");
             for release in [Release::Factory, Release::Good, Release::Unhealthy, Release::TamperedManifest] {
                 let started = Instant::now();
                 let bundle = workshop.bundle(release)?;
@@ -94,6 +97,8 @@ impl Args {
             stage.install(Release::Unhealthy)?;
             stage.reboot()?;
             let status = stage.expect_fallback(Bank::B, "1.1.0", &["kiosk answers"])?;
+            let last = status.get("last_result").unwrap_or(&Value::Null);
+            stage.tell(&format!("updater status --json says of it: {last}"));
             stage.expect_confirmed(Bank::B, "1.1.0")?;
             let reason = status.pointer("/last_result/reason").and_then(Value::as_str).unwrap_or_default();
             Ok(((), format!("back on 1.1.0, bank B: {reason}")))

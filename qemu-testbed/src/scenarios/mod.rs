@@ -56,6 +56,11 @@ pub const ALL: &[Scenario] = &[
         play: fallbacks::flipped_bit_in_root_falls_back,
     },
     Scenario {
+        name: "firmware_that_forgets_is_sent_back",
+        shows: "the firmware loses all its variables and starts the wrong bank; the initrd restores them and sends it back",
+        play: fallbacks::firmware_that_forgets_is_sent_back,
+    },
+    Scenario {
         name: "tampered_bundle_is_refused_before_the_first_write",
         shows: "a flipped bit in the manifest is refused and bank B stays as it was, byte for byte",
         play: refusals::tampered_bundle_is_refused_before_the_first_write,
