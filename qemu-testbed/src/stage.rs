@@ -29,7 +29,8 @@ pub struct Stage {
     /// The server that the guest fetches from.
     pub server: Server,
     started: Instant,
-    _slot: Held,
+    /// The folder of this run, and the right to run a machine.
+    _held: [Held; 2],
 }
 
 impl Stage {
@@ -38,9 +39,10 @@ impl Stage {
     pub fn set(workshop: Workshop, name: &str) -> Result<Self> {
         let image = workshop.factory_image()?;
         let server = Server::start(workshop.shelf())?;
+        let run = slots::lock(&workshop.runs().join(format!("{name}.lock")))?;
         let slot = slots::machine_slot(&workshop.runs(), name)?;
         let machine = Machine::assemble(name, &image, &workshop.runs().join(name))?;
-        Ok(Stage { workshop, machine, server, started: Instant::now(), _slot: slot })
+        Ok(Stage { workshop, machine, server, started: Instant::now(), _held: [run, slot] })
     }
 
     /// Tells what happens, with the seconds since the beginning.
