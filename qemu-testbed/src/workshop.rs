@@ -78,6 +78,12 @@ impl Workshop {
         &self.shelf
     }
 
+    /// The folder with the programs for the device.
+    #[must_use]
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+
     /// The folder with a folder for each run.
     #[must_use]
     pub fn runs(&self) -> PathBuf {
