@@ -3,8 +3,8 @@
 //! Source: the PE format (learn.microsoft.com/windows/win32/debug/pe-format) and `systemd-stub(7)`. Sections start on 4096-byte
 //! borders of the file, so that chunks and deltas see aligned data. Everything read from the stub is checked.
 //!
-//! The kernel runs where the firmware loaded it, inside our image: its section is as large in memory as the kernel's own header
-//! says (it zeroes its `.bss` behind the file's bytes), and nothing lies behind it.
+//! The kernel's section comes last and is as large in memory as the kernel's own header says: a stub may start it where it lies,
+//! and what it claims behind its bytes must be nobody else's. A precaution; no stub was seen to need it.
 
 use crate::error::{Error, Result};
 
