@@ -28,6 +28,12 @@ pub enum Kind {
 
 impl Kind {
     /// The exit code, `docs/architecture.md`.
+    ///
+    /// ```
+    /// use updater::Kind;
+    /// assert_eq!(Kind::Rejected.exit_code(), 4);
+    /// assert_eq!(Kind::TryLater.exit_code(), 75);
+    /// ```
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
