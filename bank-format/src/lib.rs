@@ -16,6 +16,7 @@ pub mod header;
 pub mod index;
 pub mod json;
 pub mod limits;
+pub mod loader;
 pub mod manifest;
 pub mod record;
 pub mod release;

@@ -38,8 +38,10 @@ pub const MAX_RECORD_PAYLOAD_BYTES: usize = 30 << 10;
 pub const MAX_REASON_BYTES: usize = 1024;
 /// Early boots of the confirmed bank that may fail in a row before the other confirmed bank is asked.
 pub const MAX_EARLY_FAILURES: u32 = 3;
-/// Redirects in a row: stops two banks that send the firmware to each other for ever.
-pub const MAX_REDIRECTS: u32 = 4;
+/// Early boots of the confirmed bank that may fail in a row, each with a reason, where there is no other bank: then the end is stated.
+pub const MAX_HOPELESS_BOOTS: u32 = 6;
+/// Redirects in a row: stops two banks that send the loader to each other for ever.
+pub const MAX_REDIRECTS: u32 = 3;
 /// Bytes of an EFI variable that we read.
 pub const MAX_EFI_VARIABLE_BYTES: usize = 64 << 10;
 /// Entries of a partition table that are read: stops a stick with a table of four milliards of entries.

@@ -201,6 +201,9 @@ pub struct Record {
     /// Why the last early boot of the confirmed bank failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_failure: Option<String>,
+    /// A boot went on and has not ended in order since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unclean: bool,
     /// Redirects since a boot went on.
     #[serde(default)]
     pub redirects: u32,
@@ -230,6 +233,7 @@ impl Record {
             trial: None,
             unsettled_boots: 0,
             boot_failure: None,
+            unclean: false,
             redirects: 0,
             interrupted: None,
             last_result: None,

@@ -6,7 +6,7 @@
 
 use crate::{
     bank::Bank,
-    limits::{MAX_EARLY_FAILURES, MAX_REDIRECTS},
+    limits::{MAX_EARLY_FAILURES, MAX_HOPELESS_BOOTS, MAX_REDIRECTS},
     record::{BankState, LastResult, Outcome, Record, TrialPhase, reason_line},
 };
 
@@ -15,6 +15,9 @@ use crate::{
 pub enum BootAs {
     /// The confirmed bank.
     Confirmed,
+    /// The confirmed bank, whose last boot did not end in order (power cut, panic, watchdog): check the whole image first, as
+    /// a block that rotted may be why.
+    AfterUncleanEnd,
     /// A trial: check the whole image, then the health gate.
     Trial,
     /// A bank that was confirmed once, for want of a better way.
@@ -33,16 +36,17 @@ pub enum Decision {
         /// Why, in one line.
         reason: String,
     },
-    /// Stop with this message: no bank can be booted.
-    Halt {
+    /// No bank can be booted: say so on the console, start the recovery entry if there is one, else try again after a long pause.
+    Stop {
         /// Why, in one line.
         reason: String,
     },
 }
 
-/// Decides for the bank that the loader has started. The returned record must be on stable storage before the decision is carried out.
+/// Decides for the bank that the loader has started. `gave_up` is the bank that the loader itself has given up on, where it counts
+/// (GRUB, U-Boot). The returned record must be on stable storage before the decision is carried out.
 #[must_use]
-pub fn decide(record: &Record, standing_in: Bank) -> (Decision, Record) {
+pub fn decide(record: &Record, standing_in: Bank, gave_up: Option<Bank>) -> (Decision, Record) {
     let mut next = record.clone();
     if let Some(trial) = next.trial.as_mut().filter(|trial| trial.bank == standing_in) {
         match trial.phase {
@@ -50,13 +54,9 @@ pub fn decide(record: &Record, standing_in: Bank) -> (Decision, Record) {
                 trial.phase = TrialPhase::Started;
                 trial.tries_left -= 1;
                 trial.tries_made = trial.tries_made.saturating_add(1);
-                next.redirects = 0;
-                return (Decision::Boot(BootAs::Trial), next);
+                return go_on(next, BootAs::Trial);
             }
-            TrialPhase::Healthy => {
-                next.redirects = 0;
-                return (Decision::Boot(BootAs::Trial), next);
-            }
+            TrialPhase::Healthy => return go_on(next, BootAs::Trial),
             TrialPhase::Armed | TrialPhase::Started => {
                 return redirect(next, standing_in, format!("bank {standing_in} has used up its tries"));
             }
@@ -66,35 +66,58 @@ pub fn decide(record: &Record, standing_in: Bank) -> (Decision, Record) {
         }
     }
     if standing_in != record.confirmed {
+        if gave_up == Some(record.confirmed) && record.banks.get(standing_in).state == BankState::Confirmed {
+            let reason = format!("the boot loader has given up on bank {}", record.confirmed);
+            lose(&mut next, record.confirmed, reason);
+            return go_on(next, BootAs::LastResort);
+        }
         return redirect(next, standing_in, format!("bank {standing_in} is neither confirmed nor on trial"));
     }
-    if next.unsettled_boots >= MAX_EARLY_FAILURES
-        && next.banks.get(!standing_in).state == BankState::Confirmed
-    {
-        let reason =
+    if next.unsettled_boots >= MAX_EARLY_FAILURES {
+        let mut reason =
             format!("confirmed bank {standing_in} did not come up {} times in a row", next.unsettled_boots);
-        let reason = match next.boot_failure.take() {
-            Some(why) => reason_line(&format!("{reason}: {why}")),
-            None => reason,
-        };
-        next.last_result = Some(LastResult {
-            outcome: Outcome::BankLost,
-            release: next.banks.get(standing_in).release.clone(),
-            reason: Some(reason.clone()),
-            evidence: None,
-        });
-        next.banks.get_mut(standing_in).state = BankState::Failed;
-        next.confirmed = !standing_in;
-        next.unsettled_boots = 0;
-        // A trial of the bank that is now the only good one is over: it is what we stand on.
-        if next.trial.as_ref().is_some_and(|trial| trial.bank == next.confirmed) {
-            next.trial = None;
+        if let Some(why) = &next.boot_failure {
+            reason = reason_line(&format!("{reason}: {why}"));
         }
-        return redirect(next, standing_in, reason);
+        if next.banks.get(!standing_in).state == BankState::Confirmed {
+            lose(&mut next, standing_in, reason.clone());
+            return redirect(next, standing_in, reason);
+        }
+        // Power cuts alone never lead here: the initrd itself must have said why it cannot go on.
+        if next.boot_failure.is_some() && next.unsettled_boots >= MAX_HOPELESS_BOOTS {
+            // One more attempt after the pause, then the same again.
+            next.unsettled_boots = MAX_HOPELESS_BOOTS - 1;
+            return (Decision::Stop { reason }, next);
+        }
     }
     next.unsettled_boots = next.unsettled_boots.saturating_add(1);
+    let as_what = if record.unclean { BootAs::AfterUncleanEnd } else { BootAs::Confirmed };
+    go_on(next, as_what)
+}
+
+/// From here on only an orderly shutdown makes the end a clean one.
+fn go_on(mut next: Record, as_what: BootAs) -> (Decision, Record) {
     next.redirects = 0;
-    (Decision::Boot(BootAs::Confirmed), next)
+    next.unclean = true;
+    (Decision::Boot(as_what), next)
+}
+
+/// The other bank, which was confirmed once, takes the place of `lost`.
+fn lose(next: &mut Record, lost: Bank, reason: String) {
+    next.last_result = Some(LastResult {
+        outcome: Outcome::BankLost,
+        release: next.banks.get(lost).release.clone(),
+        reason: Some(reason),
+        evidence: None,
+    });
+    next.banks.get_mut(lost).state = BankState::Failed;
+    next.confirmed = !lost;
+    next.unsettled_boots = 0;
+    next.boot_failure = None;
+    // A trial of the bank that is now the only good one is over: it is what we stand on.
+    if next.trial.as_ref().is_some_and(|trial| trial.bank == next.confirmed) {
+        next.trial = None;
+    }
 }
 
 fn redirect(mut next: Record, standing_in: Bank, reason: String) -> (Decision, Record) {
@@ -102,17 +125,29 @@ fn redirect(mut next: Record, standing_in: Bank, reason: String) -> (Decision, R
     if next.redirects <= MAX_REDIRECTS {
         return (Decision::Redirect { to: next.confirmed, reason }, next);
     }
-    // The firmware does not go where it is sent. A bank that was confirmed once still serves.
-    match next.banks.get(standing_in).state {
-        BankState::Confirmed => {
-            next.redirects = 0;
-            (Decision::Boot(BootAs::LastResort), next)
-        }
-        BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => {
-            let reason = format!("{reason}, and the firmware does not start bank {}", next.confirmed);
-            (Decision::Halt { reason }, next)
-        }
+    // The bank does not start where we send the loader. One that was confirmed once still serves.
+    let reason = format!("{reason}, and bank {} does not start", next.confirmed);
+    if next.banks.get(standing_in).state == BankState::Confirmed {
+        let lost = next.confirmed;
+        lose(&mut next, lost, reason);
+        return go_on(next, BootAs::LastResort);
     }
+    // One more attempt after the pause, then the same again.
+    next.redirects = MAX_REDIRECTS - 1;
+    (Decision::Stop { reason }, next)
+}
+
+/// The image of the confirmed bank is not what was installed: the other bank takes its place at once, if it was confirmed once.
+/// `None` where there is nothing better: then it is a failed boot like any other.
+#[must_use]
+pub fn image_is_rotten(record: &Record, standing_in: Bank, reason: &str) -> Option<Record> {
+    let replaced =
+        standing_in == record.confirmed && record.banks.get(!standing_in).state == BankState::Confirmed;
+    replaced.then(|| {
+        let mut next = record.clone();
+        lose(&mut next, standing_in, reason_line(reason));
+        next
+    })
 }
 
 /// Notes why the boot in `standing_in` failed, before a reset. Only a trial is blamed for good; a confirmed bank is tried again.
@@ -156,8 +191,8 @@ mod tests {
     #[test]
     fn the_table_of_the_document() {
         use Decision::{Boot, Redirect};
-        assert!(matches!(decide(&record(1), Bank::A), (Boot(BootAs::Confirmed), _)));
-        assert!(matches!(decide(&record(1), Bank::B), (Redirect { to: Bank::A, .. }, _)));
+        assert!(matches!(decide(&record(1), Bank::A, None), (Boot(BootAs::Confirmed), _)));
+        assert!(matches!(decide(&record(1), Bank::B, None), (Redirect { to: Bank::A, .. }, _)));
         for (phase, tries, boots) in [
             (TrialPhase::Armed, 1, true),
             (TrialPhase::Armed, 0, false),
@@ -166,7 +201,7 @@ mod tests {
             (TrialPhase::Healthy, 0, true),
             (TrialPhase::Failed, 5, false),
         ] {
-            let (decision, next) = decide(&with_trial(phase, tries), Bank::B);
+            let (decision, next) = decide(&with_trial(phase, tries), Bank::B, None);
             assert_eq!(decision == Boot(BootAs::Trial), boots, "{phase:?} {tries}");
             if boots && phase != TrialPhase::Healthy {
                 let trial = next.trial.unwrap();
@@ -175,7 +210,7 @@ mod tests {
                     (TrialPhase::Started, tries - 1, 1)
                 );
             }
-            let (decision, _) = decide(&with_trial(phase, tries), Bank::A);
+            let (decision, _) = decide(&with_trial(phase, tries), Bank::A, None);
             assert_eq!(decision, Boot(BootAs::Confirmed), "the confirmed bank boots whatever the trial");
         }
     }
@@ -185,7 +220,7 @@ mod tests {
         let mut now = record(1);
         let mut redirects = 0;
         loop {
-            let (decision, next) = decide(&now, Bank::B);
+            let (decision, next) = decide(&now, Bank::B, None);
             now = next;
             match decision {
                 Decision::Redirect { to, .. } => {
@@ -193,14 +228,16 @@ mod tests {
                     redirects += 1;
                     assert!(redirects <= MAX_REDIRECTS);
                 }
-                Decision::Halt { .. } => break,
+                Decision::Stop { .. } => break,
                 Decision::Boot(as_what) => panic!("an empty bank booted as {as_what:?}"),
             }
         }
         let mut old = record(1);
         old.banks.b.state = BankState::Confirmed;
         old.redirects = MAX_REDIRECTS;
-        assert_eq!(decide(&old, Bank::B).0, Decision::Boot(BootAs::LastResort));
+        let (decision, next) = decide(&old, Bank::B, None);
+        assert_eq!(decision, Decision::Boot(BootAs::LastResort));
+        assert_eq!((next.confirmed, next.last_result.unwrap().outcome), (Bank::B, Outcome::BankLost));
     }
 
     #[test]
@@ -208,17 +245,70 @@ mod tests {
         let mut now = record(1);
         now.banks.b.state = BankState::Confirmed;
         for _ in 0..MAX_EARLY_FAILURES {
-            let (decision, next) = decide(&now, Bank::A);
-            assert_eq!(decision, Decision::Boot(BootAs::Confirmed));
+            let (decision, next) = decide(&now, Bank::A, None);
+            assert!(matches!(decision, Decision::Boot(_)));
             now = next;
         }
-        let (decision, next) = decide(&now, Bank::A);
+        let (decision, next) = decide(&now, Bank::A, None);
         assert!(matches!(decision, Decision::Redirect { to: Bank::B, .. }));
         assert_eq!(next.last_result.as_ref().unwrap().outcome, Outcome::BankLost);
-        assert_eq!(decide(&next, Bank::B).0, Decision::Boot(BootAs::Confirmed));
+        assert_eq!(decide(&next, Bank::B, None).0, Decision::Boot(BootAs::AfterUncleanEnd));
         let mut alone = record(1);
         alone.unsettled_boots = 100;
-        assert_eq!(decide(&alone, Bank::A).0, Decision::Boot(BootAs::Confirmed), "nothing better is there");
+        assert_eq!(
+            decide(&alone, Bank::A, None).0,
+            Decision::Boot(BootAs::Confirmed),
+            "nothing better is there"
+        );
+    }
+
+    #[test]
+    fn a_loader_that_gave_up_is_believed_where_the_other_bank_was_confirmed() {
+        let mut old = record(1);
+        assert!(matches!(decide(&old, Bank::B, Some(Bank::A)).0, Decision::Redirect { .. }));
+        old.banks.b.state = BankState::Confirmed;
+        assert!(matches!(decide(&old, Bank::B, Some(Bank::B)).0, Decision::Redirect { .. }));
+        let (decision, next) = decide(&old, Bank::B, Some(Bank::A));
+        assert_eq!(decision, Decision::Boot(BootAs::LastResort));
+        assert_eq!((next.confirmed, next.banks.a.state), (Bank::B, BankState::Failed));
+    }
+
+    #[test]
+    fn after_an_unclean_end_the_whole_image_is_checked() {
+        let (first, booted) = decide(&record(1), Bank::A, None);
+        assert_eq!((first, booted.unclean), (Decision::Boot(BootAs::Confirmed), true));
+        assert_eq!(decide(&booted, Bank::A, None).0, Decision::Boot(BootAs::AfterUncleanEnd));
+        assert_eq!(image_is_rotten(&booted, Bank::A, "rotten"), None);
+        let mut two = booted;
+        two.banks.b.state = BankState::Confirmed;
+        let next = image_is_rotten(&two, Bank::A, "block 7 is rotten").unwrap();
+        assert_eq!((next.confirmed, next.banks.a.state), (Bank::B, BankState::Failed));
+        assert_eq!(next.last_result.unwrap().reason.as_deref(), Some("block 7 is rotten"));
+    }
+
+    #[test]
+    fn where_nothing_boots_the_end_is_stated_and_tried_again_later() {
+        let mut now = record(1);
+        let mut stops = 0;
+        for _ in 0..20 {
+            let (decision, next) = decide(&now, Bank::A, None);
+            now = match decision {
+                Decision::Boot(_) => boot_failed(&next, Bank::A, "root image: block 7 is rotten"),
+                Decision::Stop { reason } => {
+                    assert!(reason.contains("block 7"), "{reason}");
+                    stops += 1;
+                    next
+                }
+                Decision::Redirect { .. } => panic!("there is nowhere to go"),
+            };
+        }
+        assert_eq!(stops, 7, "six attempts, then one for each pause");
+        let mut cut_only = record(1);
+        cut_only.unsettled_boots = 1000;
+        assert!(
+            matches!(decide(&cut_only, Bank::A, None).0, Decision::Boot(_)),
+            "power cuts never stop a device"
+        );
     }
 
     #[test]
@@ -226,16 +316,16 @@ mod tests {
         let failed = boot_failed(&with_trial(TrialPhase::Started, 2), Bank::B, "root is\nrotten");
         let trial = failed.trial.as_ref().unwrap();
         assert_eq!((trial.phase, trial.reason.as_deref()), (TrialPhase::Failed, Some("root is; rotten")));
-        assert!(matches!(decide(&failed, Bank::B).0, Decision::Redirect { .. }));
+        assert!(matches!(decide(&failed, Bank::B, None).0, Decision::Redirect { .. }));
         let mut confirmed = boot_failed(&record(1), Bank::A, "state is full");
         assert_eq!(confirmed.boot_failure.as_deref(), Some("state is full"));
         assert!(
-            matches!(decide(&confirmed, Bank::A).0, Decision::Boot(BootAs::Confirmed)),
+            matches!(decide(&confirmed, Bank::A, None).0, Decision::Boot(BootAs::Confirmed)),
             "it is tried again"
         );
         confirmed.banks.b.state = BankState::Confirmed;
         confirmed.unsettled_boots = MAX_EARLY_FAILURES;
-        let lost = decide(&confirmed, Bank::A).1.last_result.unwrap().reason.unwrap();
+        let lost = decide(&confirmed, Bank::A, None).1.last_result.unwrap().reason.unwrap();
         assert!(lost.ends_with("in a row: state is full"), "{lost}");
         assert_eq!(boot_failed(&record(1), Bank::B, "x"), record(1));
     }

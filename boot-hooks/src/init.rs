@@ -152,7 +152,7 @@ impl Boot {
                 }
                 Ok(End::Reset(format!("{reason}: going to bank {to}")))
             }
-            Ruling::Halt(reason) => Ok(End::Halt(reason)),
+            Ruling::Stop(reason) => Ok(End::Halt(reason)),
         }
     }
 

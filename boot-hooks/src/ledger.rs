@@ -18,6 +18,8 @@ use crate::error::{Error, Result, chain};
 pub enum Going {
     /// The confirmed bank.
     Confirmed,
+    /// The confirmed bank, whose last boot did not end in order.
+    AfterUncleanEnd,
     /// A trial.
     Trial,
     /// A bank that was confirmed once, for want of a better way.
@@ -33,7 +35,7 @@ impl Going {
     #[must_use]
     pub fn checks_whole_image(self) -> bool {
         match self {
-            Self::Trial | Self::LastResort | Self::Untracked => true,
+            Self::AfterUncleanEnd | Self::Trial | Self::LastResort | Self::Untracked => true,
             Self::Confirmed | Self::Unfounded => false,
         }
     }
@@ -42,7 +44,7 @@ impl Going {
 impl fmt::Display for Going {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Confirmed => "confirmed",
+            Self::Confirmed | Self::AfterUncleanEnd => "confirmed",
             Self::Trial => "trial",
             Self::LastResort => "last-resort",
             Self::Unfounded | Self::Untracked => "untracked",
@@ -58,7 +60,7 @@ pub enum Ruling {
     /// Point the loader at this bank, and reset.
     Redirect(Bank, String),
     /// Stop with this message.
-    Halt(String),
+    Stop(String),
 }
 
 /// The record of this boot.
@@ -89,7 +91,7 @@ where
                 return untracked(Going::Untracked, format!("both copies of the record are lost: {why}"));
             }
         };
-        let (decision, next) = rule::decide(&record, standing_in);
+        let (decision, next) = rule::decide(&record, standing_in, None);
         let committed = store.commit(&next).map_err(|error| chain(&error));
         let ruling = match (decision, &committed) {
             (Decision::Boot(BootAs::Trial), Ok(())) => Ruling::Boot(Going::Trial),
@@ -97,9 +99,10 @@ where
                 return Err(Error::NotCounted { detail: why.clone() });
             }
             (Decision::Boot(BootAs::Confirmed), _) => Ruling::Boot(Going::Confirmed),
+            (Decision::Boot(BootAs::AfterUncleanEnd), _) => Ruling::Boot(Going::AfterUncleanEnd),
             (Decision::Boot(BootAs::LastResort), _) => Ruling::Boot(Going::LastResort),
             (Decision::Redirect { to, reason }, _) => Ruling::Redirect(to, reason),
-            (Decision::Halt { reason }, _) => Ruling::Halt(reason),
+            (Decision::Stop { reason }, _) => Ruling::Stop(reason),
         };
         let warning = committed.err().map(|why| format!("this boot is not counted: {why}"));
         Ok((Self { standing_in, tracked: Some((store, next)) }, ruling, warning))
@@ -227,12 +230,12 @@ mod tests {
         let mut record = on_trial();
         record.trial = None;
         let medium = medium(Some(&record));
-        for _ in 0..4 {
+        for _ in 0..bank_format::limits::MAX_REDIRECTS {
             let (_, ruling, _) = Ledger::open(Ok(medium.clone()), Bank::B).unwrap();
             assert!(matches!(ruling, Ruling::Redirect(Bank::A, _)));
         }
         let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B).unwrap();
-        assert!(matches!(ruling, Ruling::Halt(_)));
+        assert!(matches!(ruling, Ruling::Stop(_)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod linux;
 pub mod paths;
 pub mod record_medium;
+pub mod scenarios;
 pub mod seed;
 pub mod state;
 pub mod switch;

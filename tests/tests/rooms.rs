@@ -10,7 +10,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("updater", &["bank-format"]),
     ("boot-hooks", &["bank-format"]),
     ("tests", &["bank-format", "image-tool", "updater", "boot-hooks"]),
-    ("qemu-testbed", &["bank-format", "image-tool"]),
+    ("qemu-testbed", &["bank-format", "image-tool", "boot-hooks"]),
 ];
 
 /// Crates that a room must never name, whatever for.

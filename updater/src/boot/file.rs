@@ -144,7 +144,7 @@ where
             return Ok(AfterReboot::Simulated(standing_in));
         };
         for _ in 0..MAX_SIMULATED_BOOTS {
-            let (decision, next) = decide(&record, standing_in);
+            let (decision, next) = decide(&record, standing_in, None);
             store.commit(&next).map_err(other)?;
             *record = next;
             match decision {
@@ -157,7 +157,7 @@ where
                     state.default = record.confirmed;
                     standing_in = to;
                 }
-                Decision::Halt { reason } => return Err(io::Error::other(reason)),
+                Decision::Stop { reason } => return Err(io::Error::other(reason)),
             }
         }
         Err(io::Error::other("the simulated boot does not end"))

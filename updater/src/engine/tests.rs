@@ -294,7 +294,7 @@ fn tries_left_are_used() {
     let mut boots = 0;
     loop {
         // The trial boots, and dies after the initrd has counted it.
-        record = rule::decide(&record, Bank::B).1;
+        record = rule::decide(&record, Bank::B, None).1;
         boots += 1;
         let mut back = engine(record.clone(), Bank::A);
         let again = words(&back.handle(booted(Rearm::Allowed), 0).unwrap()).contains(&"reboot".to_owned());
@@ -391,12 +391,12 @@ proptest! {
                 let mut standing_in = if other { !running } else { running };
                 let mut record = engine.record().clone();
                 for _ in 0..10 {
-                    let (decision, next) = rule::decide(&record, standing_in);
+                    let (decision, next) = rule::decide(&record, standing_in, None);
                     record = next;
                     match decision {
                         rule::Decision::Boot(_) => break,
                         rule::Decision::Redirect { to, .. } => standing_in = to,
-                        rule::Decision::Halt { reason } => panic!("{reason}"),
+                        rule::Decision::Stop { reason } => panic!("{reason}"),
                     }
                 }
                 prop_assert_ne!(record.banks.get(standing_in).state, BankState::Writing);

@@ -1,0 +1,87 @@
+//! UEFI boot variables as a [`Loader`].
+//!
+//! The firmware counts nothing, so the one-shot `BootNext` is the counter: while the spare bank is bootable, each good boot sets
+//! `BootNext` to the default bank and leaves the spare first in `BootOrder`. A default bank that dies before it can do so again
+//! has used up `BootNext`, and the firmware starts the spare, whose initrd decides by the record.
+
+use super::{Loader, Spare};
+use crate::{
+    bank::{Bank, PerBank},
+    efi::{
+        GLOBAL_VENDOR, Partition, VarStore, clear_next, ensure_entries, entry_name, entry_title, next,
+        set_next, set_order, title_of,
+    },
+};
+
+/// The firmware's boot manager.
+#[derive(Debug, Clone)]
+pub struct Firmware<S> {
+    vars: S,
+    partitions: PerBank<Partition>,
+}
+
+impl<S: VarStore> Firmware<S> {
+    /// The boot manager with these variables, and the partitions that its entries start.
+    #[must_use]
+    pub fn new(vars: S, partitions: PerBank<Partition>) -> Self {
+        Self { vars, partitions }
+    }
+
+    /// The variables.
+    pub fn vars(&self) -> &S {
+        &self.vars
+    }
+
+    fn entries(&mut self) -> Result<PerBank<u16>, S::Error> {
+        ensure_entries(&mut self.vars, &self.partitions)
+    }
+
+    fn next_is(&self, entry: u16) -> Result<bool, S::Error> {
+        Ok(next(&self.vars)? == Some(entry))
+    }
+}
+
+impl<S: VarStore> Loader for Firmware<S> {
+    type Error = S::Error;
+
+    fn next(&mut self) -> Result<Option<Bank>, S::Error> {
+        let Some(next) = next(&self.vars)? else { return Ok(None) };
+        let title = self.vars.read(&entry_name(next), GLOBAL_VENDOR)?.and_then(|option| title_of(&option));
+        Ok(Bank::BOTH.into_iter().find(|bank| title.as_deref() == Some(entry_title(*bank))))
+    }
+
+    fn set_next(&mut self, bank: Bank) -> Result<(), S::Error> {
+        let entries = self.entries()?;
+        // The order first: a trial that dies must find the other bank in front.
+        set_order(&mut self.vars, &entries, !bank)?;
+        set_next(&mut self.vars, *entries.get(bank))
+    }
+
+    fn set_default(&mut self, first: Bank, spare: Spare) -> Result<(), S::Error> {
+        let entries = self.entries()?;
+        let entry = *entries.get(first);
+        match spare {
+            Spare::Bootable => {
+                // The one-shot first: with the order alone the next boot would start the spare.
+                if !self.next_is(entry)? {
+                    set_next(&mut self.vars, entry)?;
+                }
+                set_order(&mut self.vars, &entries, !first)
+            }
+            Spare::Unbootable => {
+                set_order(&mut self.vars, &entries, first)?;
+                match next(&self.vars)? {
+                    Some(_) => clear_next(&mut self.vars),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn redirect(&mut self, to: Bank, _: Spare) -> Result<(), S::Error> {
+        let entries = self.entries()?;
+        set_order(&mut self.vars, &entries, to)?;
+        // Last: should the order be lost on this firmware, the next boot goes right all the same.
+        set_next(&mut self.vars, *entries.get(to))
+    }
+}
