@@ -13,6 +13,7 @@ use std::{
 
 use bank_format::{
     Bank, Release, TrustRoot,
+    loader::Spare,
     record::{Record, StoreError},
 };
 use updater::{
@@ -169,19 +170,14 @@ impl BootControl for Hand {
         Ok(self.0.armed.get())
     }
     fn set_trial(&mut self, staged: &Staged) -> io::Result<()> {
+        self.0.default.set(!staged.bank());
         self.0.armed.set(Some(staged.bank()));
         Ok(())
     }
-    fn clear_trial(&mut self) -> io::Result<()> {
+    fn set_default(&mut self, first: Bank, _: Spare) -> io::Result<()> {
+        self.0.default.set(first);
         self.0.armed.set(None);
         Ok(())
-    }
-    fn confirm(&mut self, bank: Bank) -> io::Result<()> {
-        self.0.default.set(bank);
-        Ok(())
-    }
-    fn repair(&mut self, confirmed: Bank) -> io::Result<()> {
-        self.confirm(confirmed)
     }
 }
 

@@ -10,16 +10,18 @@ pub mod rollback;
 pub mod settle;
 pub mod status;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use bank_format::{Bank, Release};
 use serde::Serialize;
 
 use crate::{
+    clock::SystemClock,
     config::Config,
     device::{Device, Purpose},
     error::{Error, Result, file},
     linux::{self, FileLock, LockAttempt},
+    ports::Clock,
     printer::{self, Format},
 };
 
@@ -63,6 +65,18 @@ fn lock(config: &Config) -> Result<FileLock> {
         LockAttempt::Taken(lock) => Ok(lock),
         LockAttempt::HeldBy(holder) => Err(Error::Busy { holder }),
     }
+}
+
+/// As [`lock`], for units: asks again each second, so many times in all.
+fn patient_lock(config: &Config, attempts: u32) -> Result<FileLock> {
+    let clock = SystemClock::default();
+    for _ in 1..attempts {
+        match lock(config) {
+            Err(Error::Busy { .. }) => clock.sleep(Duration::from_secs(1)),
+            other => return other,
+        }
+    }
+    lock(config)
 }
 
 /// The device, locked, ready to act.

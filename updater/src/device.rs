@@ -10,7 +10,7 @@ use bank_format::{
 
 use crate::{
     bank::{PassiveBank, Staged},
-    boot::{EfiBoot, FileBoot, SimulatedReboot},
+    boot::{self, FileBoot, SimulatedReboot},
     clock::SystemClock,
     config::{Backend, Config, read_small},
     disk::PathDisk,
@@ -95,7 +95,7 @@ impl Device {
 
     /// The device of a configuration.
     pub fn open(config: &Config, purpose: Purpose) -> Result<Self> {
-        let boot = open_boot(config);
+        let boot = boot::open(config);
         let running = boot.running().map_err(boot_error("find the running bank"))?;
         let history = HistoryFile::in_directory(&config.state_dir);
         let opened = match purpose {
@@ -192,14 +192,8 @@ impl Device {
                 };
                 self.activate(staged)?;
             }
-            Action::ClearTrial => {
-                self.ports.boot.clear_trial().map_err(boot_error("withdraw the trial"))?;
-            }
-            Action::ConfirmInLoader(bank) => {
-                self.ports.boot.confirm(bank).map_err(boot_error("confirm the bank"))?;
-            }
-            Action::RepairLoader(bank) => {
-                self.ports.boot.repair(bank).map_err(boot_error("restore the entries"))?;
+            Action::SetDefault(bank, spare) => {
+                self.ports.boot.set_default(bank, spare).map_err(boot_error("set the default bank"))?;
             }
             Action::History(entry) => self.ports.history.append(&entry)?,
             Action::Reboot => {
@@ -229,24 +223,12 @@ where
     Ok((Box::new(store), loaded))
 }
 
-fn file_state(config: &Config) -> FileBoot {
-    let path = config.boot.path.clone().unwrap_or_else(|| config.state_dir.join("boot.state"));
-    FileBoot::new(&path)
-}
-
-fn open_boot(config: &Config) -> Box<dyn BootControl> {
-    match config.boot.backend {
-        Backend::Efi => Box::new(EfiBoot::new(config.boot.path.as_deref(), &config.run_dir)),
-        Backend::File => Box::new(file_state(config)),
-    }
-}
-
 fn open_reboot(config: &Config) -> Box<dyn Reboot> {
     match config.boot.backend {
         Backend::Efi => Box::new(MachineReboot),
         Backend::File => {
             let record = config.record.clone();
-            Box::new(SimulatedReboot::new(file_state(config), move || RecordFile::open(&record)))
+            Box::new(SimulatedReboot::new(FileBoot::of(config), move || RecordFile::open(&record)))
         }
     }
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use bank_format::{
     Bank,
+    loader::Spare,
     record::{
         BankRecord, BankState, ImageProof, Intent, LastResult, Outcome, Purpose, Record, Trial, TrialPhase,
         reason_line,
@@ -199,6 +200,7 @@ impl Engine {
                 | State::Rejected(_)
                 | State::Unsettled(_) => illegal(),
             },
+            Event::Ending => Ok(self.ending()),
             Event::Cancel => match state {
                 State::Installing(bank) | State::Installed(bank) | State::Armed(bank) => {
                     Ok(self.cancel(bank, now))
@@ -270,10 +272,8 @@ impl Engine {
         };
         self.record.interrupted = Some(Intent { deed: "install".into(), release: offer.release, bank });
         // Bad on record before the bank is touched: whoever boots meanwhile knows that it is no system.
-        actions.insert(0, self.commit());
-        if matches!(state, State::Armed(_)) {
-            actions.push(Action::ClearTrial);
-        }
+        // And the loader knows before it is touched: a trial is withdrawn, and the bank is no spare any more.
+        actions.splice(0..0, [self.commit(), self.set_default(self.running)]);
         if self.origin == Origin::Rebuilt {
             actions.push(Action::History(self.entry(Happening::RecordRebuilt, self.running, now)));
         }
@@ -332,7 +332,7 @@ impl Engine {
             actions.push(self.commit());
         }
         // The loader before the record: a confirmed bank that the loader does not start would be redirected to for nothing.
-        actions.push(Action::ConfirmInLoader(bank));
+        let told = actions.len();
         let other = self.record.banks.get(!bank);
         let other = (other.state == BankState::Confirmed).then(|| other.release.clone()).flatten();
         let here = self.record.banks.get_mut(bank);
@@ -354,6 +354,7 @@ impl Engine {
         self.record.redirects = 0;
         self.record.last_result =
             Some(LastResult { outcome: Outcome::Confirmed, release, reason: None, evidence: None });
+        actions.insert(told, self.set_default(bank));
         actions.push(self.commit());
         actions.push(Action::History(self.entry(Happening::Confirmed, bank, now)));
         actions
@@ -386,7 +387,19 @@ impl Engine {
         self.record.last_result =
             Some(LastResult { outcome: Outcome::Cancelled, release, reason: None, evidence: None });
         // The record first: should the power go before the loader knows, the initrd of the bank sends us back.
-        vec![self.commit(), Action::ClearTrial, Action::History(self.entry(Happening::Cancelled, bank, now))]
+        let entry = self.entry(Happening::Cancelled, bank, now);
+        vec![self.commit(), self.set_default(self.record.confirmed), Action::History(entry)]
+    }
+
+    /// The spare follows from the record as it is once all deeds are done: only what was confirmed may take over unasked.
+    fn set_default(&self, first: Bank) -> Action {
+        let spare = match self.record.banks.get(!first).state {
+            BankState::Confirmed => Spare::Bootable,
+            BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => {
+                Spare::Unbootable
+            }
+        };
+        Action::SetDefault(first, spare)
     }
 
     fn commit(&self) -> Action {

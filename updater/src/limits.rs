@@ -42,6 +42,8 @@ pub const MAX_HEALTH_CHECKS: usize = 256;
 pub const MAX_CHECK_SECONDS: u64 = 3600;
 /// How long a tool of the system (systemctl, journalctl) may take.
 pub const TOOL_DEADLINE: Duration = Duration::from_secs(30);
+/// How often the end of a boot asks for the lock, a second apart: a deed that hangs must not hold up the shutdown.
+pub const ENDING_LOCK_ATTEMPTS: u32 = 15;
 /// Boots that one simulated reboot may take.
 pub const MAX_SIMULATED_BOOTS: u32 = 16;
 /// Trust roots that are followed from the image's one: stops a chain without end in the state directory.

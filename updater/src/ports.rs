@@ -9,6 +9,7 @@ use std::{
 
 use bank_format::{
     Bank,
+    loader::Spare,
     record::{Medium, Record, Store, StoreError},
 };
 
@@ -67,14 +68,11 @@ pub trait BootControl {
     fn boot_id(&self) -> io::Result<String>;
     /// The bank that the next boot tries, if the loader was told to.
     fn armed(&self) -> io::Result<Option<Bank>>;
-    /// The next boot, and only that one, starts this bank. Only a [`Staged`] bank can be tried.
+    /// The next boot, and only that one, starts this bank; the other bank is the default. Only a [`Staged`] bank can be tried.
     fn set_trial(&mut self, staged: &Staged) -> io::Result<()>;
-    /// Withdraws the trial.
-    fn clear_trial(&mut self) -> io::Result<()>;
-    /// From now on this bank is started first, and the other one when that fails.
-    fn confirm(&mut self, bank: Bank) -> io::Result<()>;
-    /// Restores what the firmware has forgotten. Nothing is written when all is right.
-    fn repair(&mut self, confirmed: Bank) -> io::Result<()>;
+    /// From now on `first` starts, and nothing is tried; a `spare` that is bootable takes over when `first` does not come up
+    /// to say so again. Also restores what the loader has forgotten. Nothing is written where nothing is to be said.
+    fn set_default(&mut self, first: Bank, spare: Spare) -> io::Result<()>;
 }
 
 /// What becomes of this process after a reboot was asked for.

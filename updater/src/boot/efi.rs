@@ -10,16 +10,14 @@ use std::{
 };
 
 use bank_format::{
-    Bank, PerBank,
-    efi::{
-        self, ATTRIBUTES, GLOBAL_VENDOR, Partition, VarStore, clear_next, ensure_entries, entry_name,
-        entry_title, set_next, set_order, title_of,
-    },
+    PerBank,
+    efi::{ATTRIBUTES, VarStore},
     limits::MAX_EFI_VARIABLE_BYTES,
+    loader::Firmware,
 };
 
-use super::{file::kernel_boot_id, partition::partition_of};
-use crate::{bank::Staged, linux, ports::BootControl};
+use super::partition::partition_of;
+use crate::linux;
 
 const EFIVARFS: &str = "/sys/firmware/efi/efivars";
 
@@ -134,71 +132,21 @@ fn open_existing(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The firmware's boot manager.
-#[derive(Debug, Clone)]
-pub struct EfiBoot {
-    vars: EfiVars,
-    run_dir: PathBuf,
+/// The directory of the variables: efivarfs unless another is configured.
+pub(super) fn directory(configured: Option<&Path>) -> &Path {
+    configured.unwrap_or(Path::new(EFIVARFS))
 }
 
-impl EfiBoot {
-    /// Variables in `directory` (efivarfs unless given); `run_dir` has what the initrd found out.
-    #[must_use]
-    pub fn new(directory: Option<&Path>, run_dir: &Path) -> Self {
-        Self { vars: EfiVars::new(directory.unwrap_or(Path::new(EFIVARFS))), run_dir: run_dir.to_owned() }
-    }
-
-    fn partitions(&self) -> io::Result<PerBank<Partition>> {
-        PerBank::try_from_fn(|bank| partition_of(&self.run_dir.join(format!("dev/boot-{bank}"))))
-    }
-
-    fn entries(&mut self) -> io::Result<PerBank<u16>> {
-        let partitions = self.partitions()?;
-        Ok(ensure_entries(&mut self.vars, &partitions)?)
-    }
-}
-
-impl BootControl for EfiBoot {
-    fn running(&self) -> io::Result<Bank> {
-        let path = self.run_dir.join("bank");
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}, which the initrd writes: {error}", path.display()))
-        })?;
-        text.trim().parse().map_err(io::Error::other)
-    }
-
-    fn boot_id(&self) -> io::Result<String> {
-        kernel_boot_id()
-    }
-
-    fn armed(&self) -> io::Result<Option<Bank>> {
-        let Some(next) = efi::next(&self.vars)? else { return Ok(None) };
-        let title = self.vars.read(&entry_name(next), GLOBAL_VENDOR)?.and_then(|option| title_of(&option));
-        Ok(Bank::BOTH.into_iter().find(|bank| title.as_deref() == Some(entry_title(*bank))))
-    }
-
-    fn set_trial(&mut self, staged: &Staged) -> io::Result<()> {
-        let entries = self.entries()?;
-        Ok(set_next(&mut self.vars, *entries.get(staged.bank()))?)
-    }
-
-    fn clear_trial(&mut self) -> io::Result<()> {
-        Ok(clear_next(&mut self.vars)?)
-    }
-
-    fn confirm(&mut self, bank: Bank) -> io::Result<()> {
-        let entries = self.entries()?;
-        Ok(set_order(&mut self.vars, &entries, bank)?)
-    }
-
-    fn repair(&mut self, confirmed: Bank) -> io::Result<()> {
-        self.confirm(confirmed)
-    }
+/// The firmware's boot manager; `run_dir` has links to the boot partitions, made by the initrd.
+pub(super) fn firmware(vars: &Path, run_dir: &Path) -> io::Result<Firmware<EfiVars>> {
+    let partitions = PerBank::try_from_fn(|bank| partition_of(&run_dir.join(format!("dev/boot-{bank}"))))?;
+    Ok(Firmware::new(EfiVars::new(vars), partitions))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bank_format::efi::GLOBAL_VENDOR;
 
     #[test]
     fn variables_have_their_attributes_in_front() {
@@ -213,22 +161,5 @@ mod tests {
         vars.remove("BootOrder", GLOBAL_VENDOR).unwrap();
         vars.remove("BootOrder", GLOBAL_VENDOR).unwrap();
         assert_eq!(vars.read("BootOrder", GLOBAL_VENDOR).unwrap(), None);
-    }
-
-    #[test]
-    fn the_trial_that_the_firmware_knows_is_found_by_its_title() {
-        let dir = tempfile::tempdir().unwrap();
-        let partition = Partition { number: 2, first_lba: 2048, blocks: 4096, guid: [9; 16] };
-        let mut boot = EfiBoot::new(Some(dir.path()), dir.path());
-        assert!(boot.running().is_err());
-        std::fs::write(dir.path().join("bank"), "a\n").unwrap();
-        assert_eq!(boot.running().unwrap(), Bank::A);
-        assert_eq!(boot.armed().unwrap(), None);
-        let partitions = PerBank { a: partition, b: Partition { number: 3, ..partition } };
-        let entries = ensure_entries(&mut boot.vars, &partitions).unwrap();
-        set_next(&mut boot.vars, entries.b).unwrap();
-        assert_eq!(boot.armed().unwrap(), Some(Bank::B));
-        boot.clear_trial().unwrap();
-        assert_eq!(boot.armed().unwrap(), None);
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use bank_format::{
     Bank,
+    loader::Spare,
     record::{Loaded, Medium, Store, StoreError},
     rule::{Decision, decide},
 };
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bank::Staged,
+    config::Config,
     limits::{MAX_SIMULATED_BOOTS, MAX_SMALL_FILE_BYTES},
     linux,
     ports::{AfterReboot, BootControl, Reboot},
@@ -50,6 +52,13 @@ impl FileBoot {
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
+    }
+
+    /// The one of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let path = config.boot.path.clone().unwrap_or_else(|| config.state_dir.join("boot.state"));
+        Self { path }
     }
 
     fn load(&self) -> io::Result<State> {
@@ -92,19 +101,18 @@ impl BootControl for FileBoot {
     }
 
     fn set_trial(&mut self, staged: &Staged) -> io::Result<()> {
-        self.change(|state| state.next = Some(staged.bank()))
+        self.change(|state| {
+            state.default = !staged.bank();
+            state.next = Some(staged.bank());
+        })
     }
 
-    fn clear_trial(&mut self) -> io::Result<()> {
-        self.change(|state| state.next = None)
-    }
-
-    fn confirm(&mut self, bank: Bank) -> io::Result<()> {
-        self.change(|state| state.default = bank)
-    }
-
-    fn repair(&mut self, confirmed: Bank) -> io::Result<()> {
-        self.confirm(confirmed)
+    /// Nobody counts here, so no spare takes over.
+    fn set_default(&mut self, first: Bank, _: Spare) -> io::Result<()> {
+        self.change(|state| {
+            state.default = first;
+            state.next = None;
+        })
     }
 }
 
@@ -182,13 +190,13 @@ mod tests {
         let path = dir.path().join("boot.state");
         let mut boot = FileBoot::new(&path);
         assert_eq!((boot.running().unwrap(), boot.armed().unwrap()), (Bank::A, None));
-        boot.confirm(Bank::B).unwrap();
+        boot.set_default(Bank::B, Spare::Bootable).unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             "{\"default\":\"b\",\"next\":null,\"booted\":\"a\",\"boots\":0}\n"
         );
         std::fs::write(&path, "{").unwrap();
         assert!(boot.running().is_err());
-        assert!(boot.confirm(Bank::A).is_err());
+        assert!(boot.set_default(Bank::A, Spare::Bootable).is_err());
     }
 }

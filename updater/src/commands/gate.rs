@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Context, Done, Exit, lock};
+use super::{Context, Done, Exit, patient_lock};
 use crate::{
-    clock::SystemClock,
-    config::Config,
     device::{Device, Purpose},
     engine::State,
-    error::{Error, Result},
+    error::Result,
     gate::{Verdict, Wait, decide, examine},
-    linux::FileLock,
     machine::ThisMachine,
-    ports::Clock,
     printer,
 };
 
@@ -41,7 +37,8 @@ impl Args {
         }
         let wait = Wait::UntilUp(Duration::from_secs(config.gate_deadline_seconds));
         let findings = examine(&ThisMachine, wait, &config.state_dir, &config.health_dirs);
-        let _lock = patient_lock(&config)?;
+        // A person may be at work for a moment: their word counts, and then the gate looks again.
+        let _lock = patient_lock(&config, LOCK_ATTEMPTS)?;
         let mut device = Device::open(&config, Purpose::Act)?;
         let bank = device.running();
         match decide(&mut device, &ThisMachine, &config.state_dir, &findings)? {
@@ -60,16 +57,4 @@ impl Args {
             }
         }
     }
-}
-
-/// A person may be at work for a moment: their word counts, and then the gate looks again.
-fn patient_lock(config: &Config) -> Result<FileLock> {
-    let clock = SystemClock::default();
-    for _ in 1..LOCK_ATTEMPTS {
-        match lock(config) {
-            Err(Error::Busy { .. }) => clock.sleep(Duration::from_secs(1)),
-            other => return other,
-        }
-    }
-    lock(config)
 }

@@ -1,21 +1,31 @@
 //! `updater settle`, run by a unit early in each boot.
 
-use super::{Context, Done, Exit, open_locked};
+use super::{Context, Done, Exit, open_locked, patient_lock};
 use crate::{
-    engine::{Rearm, State},
+    config::Config,
+    device::{Device, NoWork, Purpose},
+    engine::{Event, Rearm, State},
     error::Result,
+    limits::ENDING_LOCK_ATTEMPTS,
     ports::AfterReboot,
     settle::settle,
 };
 
-/// Nothing to choose.
+/// Which end of the boot.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The machine goes down in order: the next boot need not look for damage
+    #[arg(long)]
+    ending: bool,
+}
 
 impl Args {
     /// Settles this boot.
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = context.load()?;
+        if self.ending {
+            return end(&config);
+        }
         let (_lock, mut device) = open_locked(&config)?;
         let before = device.engine().state();
         let after = settle(&mut device, Rearm::Allowed)?;
@@ -31,4 +41,12 @@ impl Args {
         context.say(&done, &format!("{result}: {} runs", done.subject()));
         Ok(Exit::Done)
     }
+}
+
+/// Quiet: nobody reads it any more.
+fn end(config: &Config) -> Result<Exit> {
+    // Whoever asked for the reboot may still hold the lock.
+    let _lock = patient_lock(config, ENDING_LOCK_ATTEMPTS)?;
+    Device::open(config, Purpose::Act)?.handle(Event::Ending, &mut NoWork)?;
+    Ok(Exit::Done)
 }

@@ -25,6 +25,7 @@ impl Engine {
         self.record.unsettled_boots = 0;
         self.record.boot_failure = None;
         self.record.redirects = 0;
+        let mut tell_loader = true;
         match state {
             State::Healthy(bank) => {
                 actions.extend(self.confirm(state, bank, now));
@@ -36,7 +37,8 @@ impl Engine {
                 actions.push(Action::Reboot);
                 return actions;
             }
-            State::Armed(_) if self.extra(ARMED_IN) == Some(&Value::from(boot_id)) => (),
+            // The loader was told in this very boot: to say the default again would withdraw the trial.
+            State::Armed(_) if self.extra(ARMED_IN) == Some(&Value::from(boot_id)) => tell_loader = false,
             State::Armed(bank) | State::Unsettled(bank) => {
                 if rearm == Rearm::Allowed && self.may_be_sent_again() {
                     self.count_sent();
@@ -44,7 +46,6 @@ impl Engine {
                     actions.extend([
                         self.commit(),
                         Action::History(entry),
-                        Action::RepairLoader(self.record.confirmed),
                         Action::SetTrial(bank),
                         Action::Reboot,
                     ]);
@@ -65,8 +66,22 @@ impl Engine {
         if self.record != before || self.origin != Origin::Stored {
             actions.insert(0, self.commit());
         }
-        actions.push(Action::RepairLoader(self.record.confirmed));
+        if tell_loader {
+            // Re-arms the loader's counter: a bank that rots after a hundred good boots still gives way.
+            actions.push(self.set_default(self.record.confirmed));
+        }
         actions
+    }
+
+    /// Nothing is written where it is known already, or where there is no record yet.
+    pub(super) fn ending(&mut self) -> Vec<Action> {
+        match self.origin {
+            Origin::Stored if self.record.unclean => {
+                self.record.unclean = false;
+                vec![self.commit()]
+            }
+            Origin::Stored | Origin::Founded | Origin::Rebuilt => Vec::new(),
+        }
     }
 
     /// The firmware insists on the other confirmed bank: that is what we have.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use bank_format::{
     Bank, Digest256, Release,
+    loader::Spare,
     record::{ImageProof, Record},
     release::Version,
 };
@@ -65,6 +66,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The machine goes down in order.
+    Ending,
     /// A person withdraws what was installed and not tried.
     Cancel,
     /// The other bank shall be gone back to; it passed preflight.
@@ -89,6 +92,7 @@ impl Event {
             Self::Confirm => "confirm",
             Self::GateFailed { .. } => "fail the health gate",
             Self::Reject { .. } => "reject the trial",
+            Self::Ending => "end a boot",
             Self::Cancel => "cancel",
             Self::BeginRollback => "begin a rollback",
             Self::RollbackProven { .. } => "arm a rollback",
@@ -109,12 +113,8 @@ pub enum Action {
     ReadBack(Bank),
     /// Tell the loader to try the bank once.
     SetTrial(Bank),
-    /// Tell the loader not to.
-    ClearTrial,
-    /// Tell the loader to start this bank from now on.
-    ConfirmInLoader(Bank),
-    /// Restore what the firmware forgot.
-    RepairLoader(Bank),
+    /// Tell the loader to start this bank from now on, to try nothing, and whether the other bank may take over.
+    SetDefault(Bank, Spare),
     /// Append to the history.
     History(Entry),
     /// Reboot.

@@ -112,9 +112,8 @@ fn words(actions: &[Action]) -> Vec<String> {
             Action::WriteImages(bank) => format!("write {bank}"),
             Action::ReadBack(bank) => format!("read-back {bank}"),
             Action::SetTrial(bank) => format!("set-trial {bank}"),
-            Action::ClearTrial => "clear-trial".into(),
-            Action::ConfirmInLoader(bank) => format!("confirm-in-loader {bank}"),
-            Action::RepairLoader(bank) => format!("repair-loader {bank}"),
+            Action::SetDefault(bank, Spare::Bootable) => format!("set-default {bank}, spare"),
+            Action::SetDefault(bank, Spare::Unbootable) => format!("set-default {bank}"),
             Action::History(entry) => format!("history {}", entry.event.word()),
             Action::Reboot => "reboot".into(),
         })
@@ -131,7 +130,7 @@ fn each_state_is_what_it_is_called() {
 #[test]
 fn only_these_steps_are_legal() {
     type Row = (&'static str, fn() -> Event, &'static [&'static str]);
-    let events: [Row; 11] = [
+    let events: [Row; 12] = [
         (
             "begin install",
             || Event::BeginInstall(offer(2)),
@@ -145,6 +144,7 @@ fn only_these_steps_are_legal() {
         ("confirm", || Event::Confirm, &["trial", "healthy"]),
         ("gate failed", || Event::GateFailed { reason: "x".into(), evidence: None }, &["trial"]),
         ("reject", || Event::Reject { reason: "x".into() }, &["trial", "healthy"]),
+        ("ending", || Event::Ending, &STATES),
         ("cancel", || Event::Cancel, &["installing", "installed", "armed"]),
         ("begin rollback", || Event::BeginRollback, &["idle", "confirmed", "fell-back"]),
     ];
@@ -177,6 +177,7 @@ fn an_install_marks_the_bank_bad_before_it_touches_it_and_tells_the_loader_last(
         words(&engine.handle(Event::BeginInstall(offer(1)), 7).unwrap()),
         [
             "commit b=Writing trial=none confirmed=a",
+            "set-default a",
             "history install-started",
             "wipe b",
             "write b",
@@ -198,7 +199,7 @@ fn an_install_marks_the_bank_bad_before_it_touches_it_and_tells_the_loader_last(
 fn installing_over_an_armed_trial_withdraws_it_before_the_bank_is_touched() {
     let mut engine = in_state("armed");
     let actions = words(&engine.handle(Event::BeginInstall(offer(2)), 0).unwrap());
-    assert_eq!(actions[..2], ["commit b=Writing trial=none confirmed=a", "clear-trial"]);
+    assert_eq!(actions[..2], ["commit b=Writing trial=none confirmed=a", "set-default a"]);
     let wipe = actions.iter().position(|action| action == "wipe b").unwrap();
     assert!(wipe > 1);
 }
@@ -210,7 +211,7 @@ fn a_confirm_is_healthy_then_loader_then_record() {
         words(&engine.handle(Event::Confirm, 0).unwrap()),
         [
             "commit b=Written trial=Healthy confirmed=a",
-            "confirm-in-loader b",
+            "set-default b, spare",
             "commit b=Confirmed trial=none confirmed=b",
             "history confirmed"
         ]
@@ -224,7 +225,7 @@ fn an_interrupted_confirm_is_completed_from_either_bank() {
     let mut engine = in_state("healthy");
     assert_eq!(
         words(&engine.handle(booted(Rearm::Allowed), 0).unwrap()),
-        ["confirm-in-loader b", "commit b=Confirmed trial=none confirmed=b", "history confirmed"]
+        ["set-default b, spare", "commit b=Confirmed trial=none confirmed=b", "history confirmed"]
     );
     let mut record = in_state("healthy").record().clone();
     record.unsettled_boots = 1;
@@ -238,7 +239,7 @@ fn a_fallback_is_reported_with_its_reason() {
     let mut engine = in_state("unsettled");
     assert_eq!(
         words(&engine.handle(booted(Rearm::Allowed), 0).unwrap()),
-        ["commit b=Failed trial=none confirmed=a", "history fell-back", "repair-loader a"]
+        ["commit b=Failed trial=none confirmed=a", "history fell-back", "set-default a"]
     );
     let last = engine.record().last_result.clone().unwrap();
     assert_eq!((last.outcome, last.reason.as_deref()), (Outcome::FellBack, Some(NO_WORD)));
@@ -280,8 +281,36 @@ fn a_trial_that_never_reaches_the_initrd_ends_as_well() {
 fn settling_twice_in_the_boot_that_armed_does_not_reboot() {
     let mut engine = in_state("armed");
     let same = Event::Booted { boot_id: "1".into(), rearm: Rearm::Allowed };
-    assert_eq!(words(&engine.handle(same, 0).unwrap()), ["repair-loader a"]);
+    assert!(engine.handle(same, 0).unwrap().is_empty(), "the trial is not withdrawn");
     assert_eq!(engine.state(), State::Armed(Bank::B));
+}
+
+#[test]
+fn every_settled_boot_re_arms_the_loader() {
+    for (record, expected) in [(both_confirmed(), "set-default a, spare"), (founded(), "set-default a")] {
+        let mut engine = engine(record, Bank::A);
+        for _ in 0..2 {
+            assert_eq!(words(&engine.handle(booted(Rearm::Allowed), 0).unwrap()), [expected]);
+        }
+    }
+}
+
+#[test]
+fn an_orderly_end_is_noted_once() {
+    let mut record = founded();
+    record.unclean = true;
+    let mut fresh = engine(record.clone(), Bank::A);
+    fresh.handle(booted(Rearm::Allowed), 0).unwrap();
+    assert!(fresh.record().unclean, "only the end of the boot says how it ended");
+    assert!(
+        matches!(fresh.handle(Event::Ending, 0).unwrap()[..], [Action::Commit(ref noted)] if !noted.unclean)
+    );
+    assert!(fresh.handle(Event::Ending, 0).unwrap().is_empty());
+    let mut founded = Engine::new(record, Origin::Founded, Bank::A, 1);
+    assert!(
+        founded.handle(Event::Ending, 0).unwrap().is_empty(),
+        "what was never stored is not stored in passing"
+    );
 }
 
 #[test]
@@ -326,11 +355,11 @@ fn the_firmware_that_insists_on_the_other_confirmed_bank_is_believed() {
     let actions = words(&engine.handle(booted(Rearm::Allowed), 0).unwrap());
     assert_eq!(
         actions,
-        ["commit b=Confirmed trial=none confirmed=b", "history bank-lost", "repair-loader b"]
+        ["commit b=Confirmed trial=none confirmed=b", "history bank-lost", "set-default b, spare"]
     );
     record.banks.b.state = BankState::Failed;
     let mut engine = self::engine(record, Bank::B);
-    assert_eq!(words(&engine.handle(booted(Rearm::Allowed), 0).unwrap()), ["repair-loader a"]);
+    assert_eq!(words(&engine.handle(booted(Rearm::Allowed), 0).unwrap()), ["set-default a"]);
 }
 
 #[test]
@@ -354,6 +383,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Confirm),
         Just(Event::GateFailed { reason: "sick".into(), evidence: None }),
         Just(Event::Reject { reason: "by hand".into() }),
+        Just(Event::Ending),
         Just(Event::Cancel),
         Just(Event::BeginRollback),
         any::<u8>().prop_map(|boot| Event::RollbackProven { boot_id: boot.to_string() }),
@@ -383,8 +413,14 @@ proptest! {
                         prop_assert!(record.floor >= floor);
                         prop_assert_eq!(record.banks.get(record.confirmed).state, BankState::Confirmed);
                     }
-                    Action::ReadBack(_) | Action::ClearTrial | Action::ConfirmInLoader(_)
-                    | Action::RepairLoader(_) | Action::History(_) | Action::Reboot => (),
+                    Action::SetDefault(bank, spare) => {
+                        let record = engine.record();
+                        prop_assert_eq!(record.banks.get(bank).state, BankState::Confirmed);
+                        if spare == Spare::Bootable {
+                            prop_assert_eq!(record.banks.get(!bank).state, BankState::Confirmed);
+                        }
+                    }
+                    Action::ReadBack(_) | Action::History(_) | Action::Reboot => (),
                 }
             }
             if let Some(other) = boot {

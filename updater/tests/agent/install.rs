@@ -219,6 +219,7 @@ fn boot_record_is_the_last_thing_written() {
         deeds,
         [
             "commit Writing trial none",
+            "set-default a Unbootable",
             "history install-started",
             "write-first boot-b",
             "flush boot-b",

@@ -17,6 +17,7 @@ use bank_format::{
     header::Header,
     index::{ChunkTable, Source},
     json,
+    loader::Spare,
     manifest::{Build, Image, Index, Tree, Verity},
     record::{Record, StoreError},
     release::Version,
@@ -322,15 +323,8 @@ impl BootControl for Noting {
         self.log.borrow_mut().push(format!("set-trial {}", staged.bank()));
         Ok(())
     }
-    fn clear_trial(&mut self) -> io::Result<()> {
-        self.log.borrow_mut().push("clear-trial".into());
-        Ok(())
-    }
-    fn confirm(&mut self, bank: Bank) -> io::Result<()> {
-        self.log.borrow_mut().push(format!("confirm {bank}"));
-        Ok(())
-    }
-    fn repair(&mut self, _: Bank) -> io::Result<()> {
+    fn set_default(&mut self, first: Bank, spare: Spare) -> io::Result<()> {
+        self.log.borrow_mut().push(format!("set-default {first} {spare:?}"));
         Ok(())
     }
 }
