@@ -8,6 +8,7 @@ use std::{fmt, str::FromStr};
 use crate::{bank::Bank, error::Error};
 
 mod firmware;
+pub mod grub_index;
 mod systemd_boot;
 
 pub use firmware::Firmware;
