@@ -13,6 +13,7 @@ pub mod efi;
 pub mod error;
 pub mod gpt;
 pub mod header;
+pub mod health;
 pub mod index;
 pub mod json;
 pub mod limits;

@@ -48,3 +48,9 @@ pub const MAX_EFI_VARIABLE_BYTES: usize = 64 << 10;
 pub const MAX_PARTITIONS: u32 = 512;
 /// Bytes of one entry of a partition table.
 pub const MAX_PARTITION_ENTRY_BYTES: u32 = 4096;
+/// Health checks of one system: each has a thread of the gate while it is looked at.
+pub const MAX_HEALTH_CHECKS: usize = 64;
+/// The longest that a health check may take, whatever it asks for: a trial that is never judged is a trial for ever.
+pub const MAX_CHECK_SECONDS: u64 = 3600;
+/// The longest soak: as above.
+pub const MAX_SOAK_SECONDS: u64 = 24 * 3600;

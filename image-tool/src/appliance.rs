@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bank_format::release;
+use bank_format::{health, release};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -53,9 +53,9 @@ pub struct Appliance {
     /// What is writable.
     #[serde(default)]
     pub state: State,
-    /// Health checks of a trial.
+    /// Health checks of a trial, as `bank_format::health` reads them; they go into the image as they stand.
     #[serde(default)]
-    pub health: Vec<Health>,
+    pub health: Vec<Value>,
     /// Sizes of partitions.
     #[serde(default)]
     pub disk: Disk,
@@ -200,18 +200,6 @@ pub struct Tmpfs {
     pub size: String,
 }
 
-/// `[[health]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// What is promised when it passes.
-    pub name: String,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Seconds it may take.
-    pub deadline_seconds: u32,
-}
-
 /// `[disk]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -285,13 +273,8 @@ impl Appliance {
                 return Err(format!("state: {:?} is not a size such as 64M", tmpfs.size));
             }
         }
-        for health in &self.health {
-            if !health.command.first().is_some_and(|program| program.starts_with('/')) {
-                return Err(format!("health {:?}: the command starts with an absolute path", health.name));
-            }
-            if !(1..=3600).contains(&health.deadline_seconds) {
-                return Err(format!("health {:?}: the deadline is 1 to 3600 seconds", health.name));
-            }
+        for check in &self.health {
+            health::parse_check(check).map_err(|why| format!("health: {why}"))?;
         }
         for user in &self.user {
             let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
@@ -431,9 +414,10 @@ mod tests {
             ("extends = \"jeos\"\n[[file]]\npath = \"/x\"", "either content or source"),
             ("extends = \"jeos\"\n[[file]]\npath = \"/x\"\ncontent = \"\"\nmode = \"9\"", "octal"),
             ("extends = \"jeos\"\n[base]\npackages = [\"--x\"]", "package"),
+            ("extends = \"jeos\"\n[[health]]\nname = \"x\"\ncommand = []", "absolute path"),
             (
-                "extends = \"jeos\"\n[[health]]\nname = \"x\"\ncommand = []\ndeadline_seconds = 1",
-                "absolute path",
+                "extends = \"jeos\"\n[[health]]\nname = \"x\"\nkind = \"http\"\nurk = \"http://a/\"",
+                "did you mean check.url?",
             ),
             ("extends = \"jeos\"\n[state]\npersist = [\"relative\"]", "absolute path"),
             ("extends = \"jeos\"\n[state]\ntmpfs = [{ path = \"/x\", size = \"much\" }]", "64M"),

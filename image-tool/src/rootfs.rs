@@ -198,15 +198,7 @@ fn own_files(tree: &mut Tree, inputs: &Inputs<'_>) -> Result<()> {
 }
 
 fn health(appliance: &Appliance) -> Result<String> {
-    let checks = appliance.health.iter().map(|health| {
-        let command = health.command.iter().cloned().map(Value::String).collect();
-        Value::Table(Table::from_iter([
-            ("name".to_owned(), Value::String(health.name.clone())),
-            ("command".to_owned(), Value::Array(command)),
-            ("deadline_seconds".to_owned(), Value::Integer(health.deadline_seconds.into())),
-        ]))
-    });
-    let table = Table::from_iter([("check".to_owned(), Value::Array(checks.collect()))]);
+    let table = Table::from_iter([("check".to_owned(), Value::Array(appliance.health.clone()))]);
     toml::to_string(&table).map_err(|error| Error::malformed("health checks", error))
 }
 
@@ -265,6 +257,7 @@ mod tests {
         let path = dir.path().join("kiosk.toml");
         let text = "extends = \"jeos\"\nname = \"kiosk\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"hello\"\nmode = \"0600\"\n\
                     [[health]]\nname = \"works\"\ncommand = [\"/usr/bin/k\", \"--x\"]\ndeadline_seconds = 5\n\
+                    [[health]]\nname = \"page\"\nkind = \"http\"\nurl = \"http://127.0.0.1/\"\n\
                     [state]\npersist = [\"/var/lib/kiosk\"]\n[updater]\ntries = 2\n[updater.boot]\npath = \"x\"\n";
         std::fs::write(&path, text).unwrap();
         let appliance = Appliance::load(Path::new(&path)).unwrap();
@@ -290,7 +283,10 @@ mod tests {
         assert!(tree.get("usr/share/doc").is_none() && tree.get("usr/bin/perl").is_none());
         assert!(read("usr/lib/roro/state.list").ends_with("persist /var/lib/kiosk\n"));
         assert!(read("usr/lib/roro/release.json").contains("\"version\":\"1.2.3\""));
-        assert!(read("usr/lib/roro/health.d/appliance.toml").contains("command = [\"/usr/bin/k\", \"--x\"]"));
+        let checks =
+            bank_format::health::parse(&read("usr/lib/roro/health.d/appliance.toml")).unwrap().checks;
+        let words: Vec<_> = checks.iter().map(|check| (check.kind.word(), check.deadline_seconds)).collect();
+        assert_eq!(words, [("command", 5), ("http", 30)]);
         let agent: Table = read("etc/roro/updater.toml").parse().unwrap();
         assert_eq!(agent["tries"].as_integer(), Some(2));
         assert_eq!(agent["boot"]["backend"].as_str(), Some("efi"));
