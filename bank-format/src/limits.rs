@@ -54,3 +54,17 @@ pub const MAX_HEALTH_CHECKS: usize = 64;
 pub const MAX_CHECK_SECONDS: u64 = 3600;
 /// The longest soak: as above.
 pub const MAX_SOAK_SECONDS: u64 = 24 * 3600;
+/// Boots of the default bank that a loader which counts (GRUB, U-Boot) allows before the spare takes over: a bank that dies before
+/// it can count itself.
+pub const LOADER_TRIES: u32 = 3;
+/// Largest serial of a GRUB block: GRUB on BIOS compares numbers of 31 bits.
+pub const MAX_GRUB_SERIAL: u32 = i32::MAX as u32;
+/// Bytes of one copy of a U-Boot environment: stops a configuration that asks for the whole disk.
+pub const MAX_UBOOT_ENV_BYTES: usize = 1 << 20;
+/// Bytes of an `autoboot.txt`: the firmware reads no more, and one sector is written at once.
+pub const MAX_AUTOBOOT_BYTES: usize = 512;
+/// Clusters of a file or directory that are followed in a FAT: stops a chain that is a circle (a file system of 128 GiB in one
+/// file is not looked for).
+pub const MAX_FAT_CHAIN: u32 = 1 << 22;
+/// Entries of one directory that are read: 65,536 is what FAT itself allows.
+pub const MAX_FAT_ENTRIES: u32 = 1 << 16;

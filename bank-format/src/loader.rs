@@ -9,10 +9,21 @@ use crate::{bank::Bank, error::Error};
 
 mod firmware;
 pub mod grub_index;
+pub mod grub;
+mod guarded;
 mod systemd_boot;
+#[cfg(test)]
+mod tests;
+pub mod tryboot;
+pub mod uboot;
 
+pub use crate::record::Medium;
 pub use firmware::Firmware;
+pub use grub::Grub;
+pub use guarded::LoaderError;
 pub use systemd_boot::{SystemdBoot, bank_of_entry};
+pub use tryboot::{RebootFlag, Tryboot};
+pub use uboot::UBoot;
 
 /// Which boot loader: `[boot] backend` of the agent, `roro.loader=` on the kernel command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
