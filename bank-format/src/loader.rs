@@ -8,8 +8,8 @@ use std::{fmt, str::FromStr};
 use crate::{bank::Bank, error::Error};
 
 mod firmware;
-pub mod grub_index;
 pub mod grub;
+pub mod grub_index;
 mod guarded;
 mod systemd_boot;
 #[cfg(test)]

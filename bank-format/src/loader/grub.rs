@@ -2,11 +2,16 @@
 //!
 //! Two copies of the decision, each one write of 4096 bytes: the block, and behind it the line that GRUB's `hashsum` checks. The
 //! older copy is written, with the next serial, so a torn write leaves the newer one as it was. GRUB notes what it has tried in a
-//! block of its own; this code never changes that one, unless GRUB itself could not write it any more.
+//! block of its own; this code never changes that one, unless GRUB itself could not write it any more: it has no header, or the
+//! [index](super::grub_index) by which GRUB finds it is gone.
 
 use std::collections::BTreeMap;
 
-use super::{Loader, LoaderError, Spare, guarded::Guarded};
+use super::{
+    Loader, LoaderError, Spare,
+    grub_index::{INDEX_BYTES, INDEX_OFFSET, index},
+    guarded::Guarded,
+};
 use crate::{
     bank::Bank,
     digest::Digest256,
@@ -231,6 +236,8 @@ impl Grub<()> {
         let mut bytes = decision.encode(0, 2)?;
         bytes.extend(decision.encode(1, 1)?);
         bytes.extend(encode_block([])?);
+        bytes.resize(usize::try_from(INDEX_OFFSET).unwrap_or_default(), 0);
+        bytes.extend(index());
         bytes.resize(LOADER_BYTES, 0);
         Ok(bytes)
     }
@@ -309,6 +316,10 @@ impl<M: Medium> Grub<M> {
             // GRUB writes into the block that is there and cannot make one. After the decision: with a blank block the old one would
             // be as good as new, and its trial be tried again.
             self.medium.write(OWN_OFFSET, &encode_block([])?)?;
+        }
+        // By the index GRUB finds its own block as a file; it does not save into anything else.
+        if self.medium.read(INDEX_OFFSET, INDEX_BYTES)? != index() {
+            self.medium.write(INDEX_OFFSET, &index())?;
         }
         Ok(())
     }

@@ -499,3 +499,30 @@ fn a_loader_never_stops_on_a_medium_that_cannot_be_read_under_one_copy() {
         assert!(grub.medium().0.log.is_empty(), "the other copy says so already");
     }
 }
+
+#[test]
+fn what_grub_needs_for_its_own_notes_is_restored_and_nothing_else() {
+    let factory = grub_rig().0;
+    for lost in [8192..8200, 32 * 1024..33 * 1024, 8192..40 * 1024] {
+        let mut disk = factory.clone();
+        disk.bytes[lost.clone()].fill(0xaa);
+        let mut grub = Grub::new(disk);
+        grub.set_default(Bank::A, Spare::Unbootable).unwrap();
+        assert_eq!(grub.medium().bytes[..8192], factory.bytes[..8192], "the decision stands already");
+        assert_eq!(grub.medium().bytes[8192..9216], factory.bytes[8192..9216], "{lost:?}");
+        assert_eq!(grub.medium().bytes[32 * 1024..], factory.bytes[32 * 1024..], "{lost:?}");
+    }
+}
+
+#[test]
+fn a_new_decision_never_takes_the_serial_that_grub_knows() {
+    let mut rig = grub_rig();
+    rig.play(Deed::Next(Bank::B));
+    assert_eq!(rig.boot(), Bank::B);
+    // The copy with the serial that GRUB has noted as tried rots.
+    let (serial, _) = Grub::new(rig.0.clone()).decision().unwrap().unwrap();
+    rig.0.bytes[4096 + 30] ^= 1;
+    assert!(Grub::new(rig.0.clone()).decision().unwrap().unwrap().0 < serial);
+    rig.play(Deed::Next(Bank::B));
+    assert_eq!(rig.boot(), Bank::B, "the second trial is started as well");
+}
