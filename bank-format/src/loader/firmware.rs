@@ -78,10 +78,16 @@ impl<S: VarStore> Loader for Firmware<S> {
         }
     }
 
-    fn redirect(&mut self, to: Bank, _: Spare) -> Result<(), S::Error> {
-        let entries = self.entries()?;
-        set_order(&mut self.vars, &entries, to)?;
-        // Last: should the order be lost on this firmware, the next boot goes right all the same.
-        set_next(&mut self.vars, *entries.get(to))
+    fn redirect(&mut self, to: Bank, spare: Spare) -> Result<(), S::Error> {
+        match spare {
+            // The spare stays in front: `to` may be a bank whose kernel dies before anything can count it.
+            Spare::Bootable => self.set_default(to, spare),
+            Spare::Unbootable => {
+                let entries = self.entries()?;
+                set_order(&mut self.vars, &entries, to)?;
+                // Last: should the order be lost on this firmware, the next boot goes right all the same.
+                set_next(&mut self.vars, *entries.get(to))
+            }
+        }
     }
 }

@@ -93,8 +93,14 @@ impl<S: VarStore> Loader for SystemdBoot<S> {
         }
     }
 
-    fn redirect(&mut self, to: Bank, _: Spare) -> Result<(), S::Error> {
-        self.write(DEFAULT, to)?;
-        self.write(ONE_SHOT, to)
+    fn redirect(&mut self, to: Bank, spare: Spare) -> Result<(), S::Error> {
+        match spare {
+            // As with the firmware: the spare stays the default, in case that the kernel of `to` dies.
+            Spare::Bootable => self.set_default(to, spare),
+            Spare::Unbootable => {
+                self.write(DEFAULT, to)?;
+                self.write(ONE_SHOT, to)
+            }
+        }
     }
 }
