@@ -4,4 +4,7 @@
 
 pub mod forge;
 pub mod hostile;
+pub mod loaders;
 pub mod simulated;
+pub mod stage;
+pub mod storage;

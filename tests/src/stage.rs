@@ -1,0 +1,288 @@
+//! A machine on simulated storage, and the player of `boot_hooks::scenarios` on it.
+//!
+//! What is real: the rule and the ledger of the initrd, every backend of `bank_format::loader`, the agent with its engine, record,
+//! install, settle and gate. What is a model: the loader ([`crate::loaders`]), the storage ([`crate::storage`]), the kernel and the
+//! system of a release ([`image`]). Nothing waits: a watchdog bites at once, a pause is over when it begins.
+
+use std::collections::BTreeMap;
+
+use bank_format::{Bank, Release, TrustRoot, loader::Kind};
+use updater::{
+    Device, Terms,
+    config::Network,
+    device::NoWork,
+    engine::{Event, Rearm},
+    gate::{self, Finding, Verdict},
+    ports::{AfterReboot, Silent},
+    rollback::rollback,
+    settle::settle,
+    status::{Status, status},
+};
+
+use crate::{
+    forge,
+    loaders::{self, Board, Recovery, Start},
+    storage::{Contents, Storage},
+};
+
+mod factory;
+mod hands;
+pub mod image;
+mod initrd;
+pub mod play;
+mod told;
+mod wounds;
+
+use image::{Started, root_is_whole, started};
+use initrd::End;
+
+/// Starts of a boot loader until a machine must be quiet: three tries of a trial, six hopeless boots, and three redirects
+/// in between are far fewer. More means that it spins.
+pub const MAX_STARTS: u32 = 24;
+
+/// How a machine is when it is quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiet {
+    /// A system is up, settled, and judged.
+    Up(Bank),
+    /// Nothing boots, and the console says so.
+    Stopped,
+    /// The recovery entry runs.
+    Recovers,
+}
+
+/// A machine.
+pub struct Machine {
+    kind: Kind,
+    board: Board,
+    tries: u32,
+    /// Boots since the factory; names each.
+    boots: u32,
+    running: Option<Bank>,
+    /// How often the kernel of a release (its minor version) was started.
+    pub kernel_starts: BTreeMap<u8, u32>,
+    /// Starts of the boot loader since the last quiet moment.
+    pub starts: u32,
+    newest_minor: u8,
+    /// What happened, for a person who reads why a test failed.
+    pub journal: Vec<String>,
+}
+
+/// A fault of the machine or of the stage, in words.
+pub type Played<T> = Result<T, String>;
+
+impl Machine {
+    /// A factory disk in a machine that is off.
+    pub fn factory(kind: Kind, tries: u32, recovery: Recovery) -> Played<Self> {
+        let storage = Storage::of(factory::contents(kind)?);
+        Ok(Self {
+            kind,
+            board: Board { storage, recovery, tryboot: false },
+            tries,
+            boots: 0,
+            running: None,
+            kernel_starts: BTreeMap::new(),
+            starts: 0,
+            newest_minor: 0,
+            journal: Vec::new(),
+        })
+    }
+
+    /// The same machine, off, with these contents.
+    #[must_use]
+    pub fn with_contents(&self, contents: Contents) -> Self {
+        Self {
+            kind: self.kind,
+            board: Board { storage: Storage::of(contents), recovery: self.board.recovery, tryboot: false },
+            tries: self.tries,
+            boots: self.boots,
+            running: None,
+            kernel_starts: self.kernel_starts.clone(),
+            starts: 0,
+            newest_minor: self.newest_minor,
+            journal: self.journal.clone(),
+        }
+    }
+
+    /// Its storage.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.board.storage
+    }
+
+    /// The bank that runs.
+    #[must_use]
+    pub fn running(&self) -> Option<Bank> {
+        self.running
+    }
+
+    fn note(&mut self, words: String) {
+        self.journal.push(words);
+    }
+
+    /// The plug is pulled, and what was written stays.
+    pub fn cut_power(&mut self) {
+        self.note("power cut".into());
+        self.board.storage.begin_log();
+        self.board.tryboot = false;
+        self.running = None;
+    }
+
+    /// Runs until it is quiet.
+    pub fn power_on(&mut self) -> Played<Quiet> {
+        self.starts = 0;
+        self.running = None;
+        while self.starts < MAX_STARTS {
+            self.starts += 1;
+            let start = loaders::start(self.kind, &mut self.board);
+            self.note(format!("loader: {start:?}"));
+            let end = match start {
+                Start::Nothing => return Ok(Quiet::Stopped),
+                Start::Recovery => return Ok(Quiet::Recovers),
+                Start::Bank { bank, gave_up } => self.boot(bank, gave_up)?,
+            };
+            match end {
+                End::Up => return self.running.map(Quiet::Up).ok_or_else(|| "a bug of the stage".into()),
+                End::Reset => (),
+                End::Stopped => return Ok(Quiet::Stopped),
+            }
+            self.running = None;
+            let left = self.board.storage.unflushed_by_system();
+            if !left.is_empty() {
+                return Err(format!("a reset with unflushed writes to {left:?}"));
+            }
+        }
+        Err(format!("it spins: {MAX_STARTS} starts, and no end"))
+    }
+
+    fn boot(&mut self, bank: Bank, gave_up: Option<Bank>) -> Played<End> {
+        self.boots += 1;
+        let started = started(&self.board.storage, bank);
+        *self.kernel_starts.entry(started.release.minor).or_default() += 1;
+        if !started.kernel_lives {
+            self.note(format!("the kernel of bank {bank} panics"));
+            return Ok(End::Reset);
+        }
+        let end = self.initrd(bank, gave_up, &started)?;
+        let initrd::Passed::Root { trial } = end else {
+            return Ok(match end {
+                initrd::Passed::Ended(end) => end,
+                initrd::Passed::Root { .. } => End::Up,
+            });
+        };
+        self.system(bank, &started, trial)
+    }
+
+    /// From the switch into the root on.
+    fn system(&mut self, bank: Bank, started: &Started, trial: initrd::Trial) -> Played<End> {
+        use boot_hooks::scenarios::Image;
+        let image = started.release.image;
+        if image == Image::HangsEarly {
+            self.note("hangs early; the watchdog resets".into());
+            return Ok(End::Reset);
+        }
+        if !root_is_whole(&self.board.storage, bank, started.root) {
+            self.note("reads a rotten block; the kernel panics".into());
+            return Ok(End::Reset);
+        }
+        self.running = Some(bank);
+        let mut device = self.agent(Vec::new())?;
+        let before = device.engine().state();
+        let after =
+            settle(&mut device, Rearm::Allowed).map_err(|error| format!("settle: {}", error.line()))?;
+        self.note(format!("settled from {before:?}: {:?}", device.engine().state()));
+        if after.is_some() {
+            return self.go_down();
+        }
+        match trial {
+            initrd::Trial::No => return Ok(End::Up),
+            initrd::Trial::Yes if image == Image::HangsLate => {
+                self.note("hangs late; the watchdog resets".into());
+                return Ok(End::Reset);
+            }
+            initrd::Trial::Yes => (),
+        }
+        let failed = (image == Image::Unhealthy).then(|| "exit code 1: no answer".to_owned());
+        match self.judge(failed)? {
+            Verdict::NoTrial | Verdict::Confirmed => Ok(End::Up),
+            Verdict::Rejected { after: Some(AfterReboot::GoingDown | AfterReboot::Simulated(_)), .. } => {
+                self.go_down()
+            }
+            Verdict::Rejected { after: None, .. } => Err("a rejected trial stays up".into()),
+        }
+    }
+
+    fn judge(&mut self, failed: Option<String>) -> Played<Verdict> {
+        let mut device = self.agent(Vec::new())?;
+        let findings = [Finding { check: "kiosk answers".into(), failed }];
+        let nowhere = std::path::Path::new("/dev/null/state");
+        let verdict = gate::decide(&mut device, &hands::NoJournal, nowhere, &findings)
+            .map_err(|error| format!("gate: {}", error.line()))?;
+        self.note(format!("gate: {verdict:?}"));
+        Ok(verdict)
+    }
+
+    /// An orderly shutdown and a reset.
+    fn go_down(&mut self) -> Played<End> {
+        let mut device = self.agent(Vec::new())?;
+        device.handle(Event::Ending, &mut NoWork).map_err(|error| format!("ending: {}", error.line()))?;
+        self.note("goes down in order".into());
+        self.running = None;
+        Ok(End::Reset)
+    }
+
+    /// The agent reboots; runs until it is quiet.
+    pub fn reboot(&mut self) -> Played<Quiet> {
+        let mut device = self.agent(Vec::new())?;
+        let after = device
+            .handle(Event::RebootRequested, &mut NoWork)
+            .map_err(|error| format!("reboot: {}", error.line()))?;
+        if after != Some(AfterReboot::GoingDown) {
+            return Err("the machine does not go down".into());
+        }
+        self.go_down()?;
+        self.power_on()
+    }
+
+    /// The agent installs a release of this behaviour, newer than all before, and arms it.
+    pub fn install(&mut self, image: boot_hooks::scenarios::Image) -> Played<()> {
+        self.newest_minor += 1;
+        let release = image::Release { image, minor: self.newest_minor };
+        self.note(format!("installs {} {image:?}", release.version()));
+        let trust = TrustRoot::from_trusted(&forge::root(1, 1)).map_err(|error| error.to_string())?;
+        let network = Network::default();
+        let terms = Terms { compatible: "test,any".into(), trust, network };
+        let mut device = self.agent(release.bundle())?;
+        updater::install(&mut device, &terms, "http://server/bundle.roro", &mut Silent)
+            .map(|_| ())
+            .map_err(|error| format!("install: {}", error.line()))
+    }
+
+    /// The agent is asked for the other bank.
+    pub fn roll_back(&mut self) -> Played<()> {
+        let mut device = self.agent(Vec::new())?;
+        let done =
+            rollback(&mut device, &mut Silent).map_err(|error| format!("rollback: {}", error.line()))?;
+        self.note(format!("rollback: {done:?}"));
+        Ok(())
+    }
+
+    /// What `updater status` says.
+    pub fn status(&self) -> Played<Status> {
+        status(&self.agent(Vec::new())?).map_err(|error| format!("status: {}", error.line()))
+    }
+
+    fn agent(&self, bundle: Vec<u8>) -> Played<Device> {
+        let running = self.running.ok_or("no system runs")?;
+        let release = started(&self.board.storage, running).release;
+        hands::agent(hands::Circumstances {
+            storage: self.board.storage.clone(),
+            running,
+            release: Release { name: "demo".into(), version: release.version() },
+            boot_id: format!("boot-{}", self.boots),
+            tries: self.tries,
+            loader: told::Told::new(self.kind, &self.board.storage)?,
+            bundle,
+        })
+    }
+}

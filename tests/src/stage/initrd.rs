@@ -1,0 +1,71 @@
+//! The initrd's part of a boot: the real ledger decides, and the real backend carries a redirect to the loader.
+
+use bank_format::{Bank, loader::Loader as _};
+use boot_hooks::ledger::{Ledger, Ruling};
+
+use super::{
+    Machine, Played,
+    image::{Started, root_is_whole},
+    told::Told,
+};
+use crate::storage::{Place, Writer};
+
+/// How a boot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// A system is up and quiet.
+    Up,
+    /// In a reset.
+    Reset,
+    /// In the stated end.
+    Stopped,
+}
+
+/// Whether `/run/roro/trial` is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    Yes,
+    No,
+}
+
+/// How far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// Into the root.
+    Root {
+        /// As what.
+        trial: Trial,
+    },
+    /// Not that far.
+    Ended(End),
+}
+
+impl Machine {
+    pub(super) fn initrd(&mut self, bank: Bank, gave_up: Option<Bank>, started: &Started) -> Played<Passed> {
+        let storage = self.storage().clone();
+        let medium = storage.medium(Place::Record, Writer::System);
+        let mut loader = Told::new(self.kind, &storage)?;
+        let (mut ledger, ruling, _) =
+            Ledger::open(Ok(medium), bank).map_err(|error| format!("ledger: {error}"))?;
+        self.note(format!("initrd in bank {bank}: {ruling:?}"));
+        let going = match ruling {
+            Ruling::Boot(going) => going,
+            Ruling::Redirect(to, _) => {
+                let _ = gave_up;
+                loader
+                    .redirect(to, bank_format::loader::Spare::Bootable)
+                    .map_err(|error| format!("redirect: {error}"))?;
+                return Ok(Passed::Ended(End::Reset));
+            }
+            Ruling::Stop(_) => return Ok(Passed::Ended(End::Stopped)),
+        };
+        if going.checks_whole_image() && !root_is_whole(&storage, bank, started.root) {
+            let reason = "initrd, root image: a block does not match its hash";
+            ledger.note_failure(reason)?;
+            self.note(format!("the root image of bank {bank} is rotten"));
+            return Ok(Passed::Ended(End::Reset));
+        }
+        let trial = if going == boot_hooks::ledger::Going::Trial { Trial::Yes } else { Trial::No };
+        Ok(Passed::Root { trial })
+    }
+}

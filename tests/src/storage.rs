@@ -1,0 +1,428 @@
+//! What a simulated machine keeps without power: partitions, firmware variables, the history; and every state that a power
+//! cut can leave of it.
+//!
+//! Fault model. A partition is written in sectors of 512 bytes. A write is on stable storage once its place was flushed; until
+//! then a power cut may drop it, keep it, or tear it between any two sectors, and may do so out of order with the other writes
+//! since the flush. A write of the boot loader goes past the system's cache, so the next flush of any place settles it. One
+//! firmware variable, and one line of the history, is there or not: their own journals see to that, and other suites to them.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    rc::Rc,
+};
+
+use bank_format::{Bank, efi::VarStore, record::Medium};
+use updater::history::Entry;
+
+/// Bytes that a drive writes or does not write.
+pub const SECTOR_BYTES: usize = 512;
+
+/// A place that keeps bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// The partition `record`.
+    Record,
+    /// The partition `loader` of GRUB.
+    Loader,
+    /// Copy 0 or 1 of U-Boot's environment.
+    Environment(u8),
+    /// The file `autoboot.txt`.
+    Autoboot,
+    /// The boot image of a bank.
+    Boot(Bank),
+    /// The root image of a bank.
+    Root(Bank),
+}
+
+/// Who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// Initrd or agent, through the kernel's cache.
+    System,
+    /// The boot loader, straight to the drive.
+    Loader,
+}
+
+/// One deed on the storage.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Deed {
+    /// Bytes were written.
+    Write {
+        /// Where.
+        place: Place,
+        /// From this byte on.
+        offset: usize,
+        /// What.
+        bytes: Vec<u8>,
+        /// By whom.
+        writer: Writer,
+    },
+    /// A place was flushed.
+    Flush(Place),
+    /// A firmware variable was set, or removed.
+    Variable(String, Option<Vec<u8>>),
+    /// A line of the history was appended.
+    History(Box<Entry>),
+}
+
+/// All that is kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contents {
+    /// Bytes of each place.
+    pub places: BTreeMap<Place, Vec<u8>>,
+    /// Firmware variables, as `NAME-VENDOR`.
+    pub variables: BTreeMap<String, Vec<u8>>,
+    /// The history.
+    pub history: Vec<Entry>,
+}
+
+impl Contents {
+    fn write(&mut self, place: Place, offset: usize, bytes: &[u8]) {
+        let medium = self.places.entry(place).or_default();
+        medium.resize(medium.len().max(offset + bytes.len()), 0);
+        medium.splice(offset..offset + bytes.len(), bytes.iter().copied());
+    }
+
+    fn apply(&mut self, deed: &Deed) {
+        match deed {
+            Deed::Write { place, offset, bytes, .. } => self.write(*place, *offset, bytes),
+            Deed::Flush(_) => (),
+            Deed::Variable(key, Some(value)) => {
+                self.variables.insert(key.clone(), value.clone());
+            }
+            Deed::Variable(key, None) => {
+                self.variables.remove(key);
+            }
+            Deed::History(entry) => self.history.push((**entry).clone()),
+        }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.places.hash(&mut hasher);
+        self.variables.hash(&mut hasher);
+        format!("{:?}", self.history).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    now: Contents,
+    /// As it was when the log was begun.
+    base: Contents,
+    log: Vec<Deed>,
+}
+
+/// The storage of one machine; clones are hands on the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Storage(Rc<RefCell<State>>);
+
+impl Storage {
+    /// A machine that was off with these contents.
+    #[must_use]
+    pub fn of(contents: Contents) -> Self {
+        Self(Rc::new(RefCell::new(State { base: contents.clone(), now: contents, log: Vec::new() })))
+    }
+
+    /// What a reader sees now.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        self.0.borrow().now.clone()
+    }
+
+    /// The bytes of a place.
+    #[must_use]
+    pub fn bytes(&self, place: Place) -> Vec<u8> {
+        self.0.borrow().now.places.get(&place).cloned().unwrap_or_default()
+    }
+
+    /// The first bytes of a place, at most `count`.
+    #[must_use]
+    pub fn head(&self, place: Place, offset: usize, count: usize) -> Vec<u8> {
+        let state = self.0.borrow();
+        let rest = state.now.places.get(&place).and_then(|bytes| bytes.get(offset..)).unwrap_or_default();
+        rest.iter().take(count).copied().collect()
+    }
+
+    /// Something rots: changes the contents behind everybody's back.
+    pub fn rot(&self, change: impl FnOnce(&mut Contents)) {
+        change(&mut self.0.borrow_mut().now);
+    }
+
+    /// Forgets what was done; what is there now counts as stable.
+    pub fn begin_log(&self) {
+        let mut state = self.0.borrow_mut();
+        state.base = state.now.clone();
+        state.log.clear();
+    }
+
+    fn record(&self, deed: Deed) {
+        let mut state = self.0.borrow_mut();
+        state.now.apply(&deed);
+        state.log.push(deed);
+    }
+
+    /// Places that the system has written and not flushed since the log was begun. Nobody may reset a machine with these.
+    #[must_use]
+    pub fn unflushed_by_system(&self) -> BTreeSet<Place> {
+        let state = self.0.borrow();
+        pending(&state.log)
+            .into_iter()
+            .filter_map(|at| match state.log.get(at) {
+                Some(Deed::Write { place, writer: Writer::System, .. }) => Some(*place),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Deeds since the log was begun.
+    #[must_use]
+    pub fn deeds(&self) -> usize {
+        self.0.borrow().log.len()
+    }
+
+    /// Every state that a power cut since the log was begun can have left, each once, with words that say which.
+    #[must_use]
+    pub fn after_power_cuts(&self) -> Vec<(String, Contents)> {
+        let state = self.0.borrow();
+        let mut cuts = Cuts { base: &state.base, log: &state.log, seen: BTreeSet::new(), found: Vec::new() };
+        for done in 0..=state.log.len() {
+            cuts.at(done);
+        }
+        cuts.found
+    }
+
+    /// A hand on a place.
+    #[must_use]
+    pub fn medium(&self, place: Place, writer: Writer) -> PlaceMedium {
+        PlaceMedium { storage: self.clone(), place, writer }
+    }
+
+    /// A hand on the firmware's variables.
+    #[must_use]
+    pub fn variables(&self) -> Variables {
+        Variables(self.clone())
+    }
+
+    /// Appends to the history.
+    pub fn append_history(&self, entry: &Entry) {
+        self.record(Deed::History(Box::new(entry.clone())));
+    }
+}
+
+/// Numbers of the writes that are not stable after these deeds.
+fn pending(log: &[Deed]) -> Vec<usize> {
+    let mut open: Vec<usize> = Vec::new();
+    for (at, deed) in log.iter().enumerate() {
+        match deed {
+            Deed::Write { .. } => open.push(at),
+            Deed::Flush(flushed) => open.retain(|write| match log.get(*write) {
+                Some(Deed::Write { place, writer, .. }) => place != flushed && *writer == Writer::System,
+                _ => false,
+            }),
+            Deed::Variable(..) | Deed::History(_) => (),
+        }
+    }
+    open
+}
+
+struct Cuts<'a> {
+    base: &'a Contents,
+    log: &'a [Deed],
+    seen: BTreeSet<u64>,
+    found: Vec<(String, Contents)>,
+}
+
+impl Cuts<'_> {
+    /// States when the power goes after `done` deeds.
+    fn at(&mut self, done: usize) {
+        let log = self.log.get(..done).unwrap_or_default();
+        let open = pending(log);
+        let all = self.without(log, &[]);
+        self.keep(format!("after deed {done}"), all);
+        // Unflushed writes: none, each prefix, and each one missing alone (the drive reordered them).
+        for kept in 0..open.len() {
+            let lost = open.get(kept..).unwrap_or_default();
+            let state = self.without(log, lost);
+            self.keep(format!("after deed {done}, the last {} writes lost", lost.len()), state);
+        }
+        for missing in &open {
+            let state = self.without(log, &[*missing]);
+            self.keep(format!("after deed {done}, write {missing} lost"), state);
+        }
+        let Some((at, Deed::Write { place, offset, bytes, .. })) = log.iter().enumerate().next_back() else {
+            return;
+        };
+        // The last write torn: a prefix of its sectors, one sector alone, or all but one sector.
+        let before = self.without(log, &[at]);
+        let first = offset / SECTOR_BYTES;
+        let end = (offset + bytes.len()).div_ceil(SECTOR_BYTES);
+        for sector in first..end {
+            let torn = |new: &dyn Fn(usize) -> bool| {
+                let mut state = before.clone();
+                for each in (first..end).filter(|each| new(*each)) {
+                    let start = (each * SECTOR_BYTES).max(*offset);
+                    let stop = ((each + 1) * SECTOR_BYTES).min(offset + bytes.len());
+                    state.write(*place, start, bytes.get(start - offset..stop - offset).unwrap_or_default());
+                }
+                state
+            };
+            let states = [
+                ("torn before", torn(&|each| each < sector)),
+                ("only", torn(&|each| each == sector)),
+                ("all but", torn(&|each| each != sector)),
+            ];
+            for (how, state) in states {
+                self.keep(format!("in deed {done}, a write to {place:?}: {how} sector {sector}"), state);
+            }
+        }
+    }
+
+    fn without(&self, log: &[Deed], lost: &[usize]) -> Contents {
+        let mut state = self.base.clone();
+        for (at, deed) in log.iter().enumerate() {
+            if !lost.contains(&at) {
+                state.apply(deed);
+            }
+        }
+        state
+    }
+
+    fn keep(&mut self, words: String, state: Contents) {
+        if self.seen.insert(state.fingerprint()) {
+            self.found.push((words, state));
+        }
+    }
+}
+
+/// A hand on a place.
+#[derive(Debug, Clone)]
+pub struct PlaceMedium {
+    storage: Storage,
+    place: Place,
+    writer: Writer,
+}
+
+impl Medium for PlaceMedium {
+    type Error = io::Error;
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let bytes = self.storage.head(self.place, offset as usize, buffer.len());
+        buffer.fill(0);
+        for (to, from) in buffer.iter_mut().zip(bytes) {
+            *to = from;
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let (place, writer) = (self.place, self.writer);
+        self.storage.record(Deed::Write { place, offset: offset as usize, bytes: bytes.to_vec(), writer });
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.storage.record(Deed::Flush(self.place));
+        Ok(())
+    }
+}
+
+/// A hand on the firmware's variables.
+#[derive(Debug, Clone)]
+pub struct Variables(Storage);
+
+/// What is wrong with a variable's bytes.
+#[derive(Debug)]
+pub struct VariableError(bank_format::Error);
+
+impl From<bank_format::Error> for VariableError {
+    fn from(error: bank_format::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<VariableError> for io::Error {
+    fn from(error: VariableError) -> Self {
+        Self::other(error.0)
+    }
+}
+
+impl VarStore for Variables {
+    type Error = VariableError;
+
+    fn names(&self, vendor: &str) -> Result<Vec<String>, VariableError> {
+        let suffix = format!("-{vendor}");
+        let state = self.0.0.borrow();
+        Ok(state
+            .now
+            .variables
+            .keys()
+            .filter_map(|key| key.strip_suffix(&suffix))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn read(&self, name: &str, vendor: &str) -> Result<Option<Vec<u8>>, VariableError> {
+        Ok(self.0.0.borrow().now.variables.get(&format!("{name}-{vendor}")).cloned())
+    }
+
+    fn write(&mut self, name: &str, vendor: &str, value: &[u8]) -> Result<(), VariableError> {
+        self.0.record(Deed::Variable(format!("{name}-{vendor}"), Some(value.to_vec())));
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str, vendor: &str) -> Result<(), VariableError> {
+        self.0.record(Deed::Variable(format!("{name}-{vendor}"), None));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage() -> (Storage, PlaceMedium, PlaceMedium) {
+        let mut contents = Contents::default();
+        contents.places.insert(Place::Record, vec![0; 4096]);
+        contents.places.insert(Place::Loader, vec![0; 4096]);
+        let storage = Storage::of(contents);
+        let record = storage.medium(Place::Record, Writer::System);
+        let loader = storage.medium(Place::Loader, Writer::Loader);
+        (storage, record, loader)
+    }
+
+    fn firsts(storage: &Storage, place: Place, at: &[usize]) -> BTreeSet<Vec<u8>> {
+        let cuts = storage.after_power_cuts();
+        cuts.iter().map(|(_, state)| at.iter().map(|at| state.places[&place][*at]).collect()).collect()
+    }
+
+    #[test]
+    fn a_write_is_old_new_or_torn_and_after_its_flush_only_new() {
+        let (storage, mut record, _) = storage();
+        record.write_at(0, &[1; 1024]).unwrap();
+        let all: BTreeSet<Vec<u8>> = [[0, 0], [0, 1], [1, 0], [1, 1]].map(Vec::from).into();
+        assert_eq!(firsts(&storage, Place::Record, &[0, 512]), all);
+        assert_eq!(storage.unflushed_by_system(), [Place::Record].into());
+        record.flush().unwrap();
+        assert!(storage.unflushed_by_system().is_empty());
+        storage.begin_log();
+        assert_eq!(firsts(&storage, Place::Record, &[0, 512]), [vec![1, 1]].into());
+    }
+
+    #[test]
+    fn unflushed_writes_are_lost_out_of_order_and_a_flush_settles_the_loaders_writes_too() {
+        let (storage, mut record, mut loader) = storage();
+        record.write_at(0, &[1; 512]).unwrap();
+        record.write_at(512, &[1; 512]).unwrap();
+        assert!(firsts(&storage, Place::Record, &[0, 512]).contains(&vec![0, 1]));
+        loader.write_at(0, &[7; 512]).unwrap();
+        record.flush().unwrap();
+        let last = storage.after_power_cuts().pop().unwrap().1;
+        assert_eq!((last.places[&Place::Record][512], last.places[&Place::Loader][0]), (1, 7));
+        assert!(firsts(&storage, Place::Loader, &[0]).contains(&vec![0]), "before the flush it may be lost");
+    }
+}
