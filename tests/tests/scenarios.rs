@@ -1,6 +1,7 @@
 //! The scenario table against simulated storage: every scenario with every loader, each a test of its own.
 
 #![expect(clippy::panic, reason = "a suite that cannot set its stage has failed")]
+#![expect(clippy::print_stdout, reason = "the number of states is what a reader of the log asks for")]
 
 use bank_format::loader::Kind;
 use boot_hooks::scenarios;
