@@ -9,10 +9,12 @@ pub mod efi;
 pub mod file;
 mod loader;
 mod partition;
+mod script;
 
 pub use efi::EfiVars;
 pub use file::{FileBoot, SimulatedReboot};
 pub use loader::LoaderBoot;
+pub use script::Script;
 
 /// The boot loader of a configuration. Nothing is opened yet.
 #[must_use]
