@@ -10,7 +10,7 @@ use bank_format::{
 
 use crate::{
     bank::{PassiveBank, Staged},
-    boot::{self, FileBoot, SimulatedReboot},
+    boot::{self, FileBoot, ProgramReboot, SimulatedReboot},
     clock::SystemClock,
     config::{Backend, Config, read_small},
     disk::PathDisk,
@@ -229,12 +229,13 @@ fn open_record(path: &Path) -> io::Result<PathMedium> {
 }
 
 fn open_reboot(config: &Config) -> Box<dyn Reboot> {
-    match config.boot.backend {
-        Backend::Efi => Box::new(MachineReboot),
-        Backend::File => {
+    match (&config.boot.backend, &config.boot.reboot_program) {
+        (Backend::File { path }, _) => {
             let record = config.record.clone();
-            Box::new(SimulatedReboot::new(FileBoot::of(config), move || open_record(&record)))
+            Box::new(SimulatedReboot::new(FileBoot::new(path), move || open_record(&record)))
         }
+        (_, Some(program)) => Box::new(ProgramReboot::new(program.clone())),
+        (_, None) => Box::new(MachineReboot),
     }
 }
 
