@@ -3,6 +3,8 @@
 //! It is strict: a key that is not known is an error that names the nearest known one. `extends` names another file, relative to
 //! this one, or the built-in `jeos`: tables merge, scalars override, lists append. It knows files only to read appliances.
 
+mod boot;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,6 +13,8 @@ use std::{
 use bank_format::{health, release};
 use serde::Deserialize;
 use toml::{Table, Value};
+
+pub use boot::{Boot, BootLoader};
 
 use crate::{
     error::{Error, Result},
@@ -41,6 +45,9 @@ pub struct Appliance {
     /// Kernel, modules, command line.
     #[serde(default)]
     pub kernel: Kernel,
+    /// Who starts a bank.
+    #[serde(default)]
+    pub boot: Boot,
     /// What is left out, enabled and masked.
     #[serde(default)]
     pub image: Image,
@@ -244,14 +251,7 @@ impl Appliance {
                 return Err(format!("{package:?} is not the name of a package"));
             }
         }
-        if self.kernel.cmdline.contains(['\n', '\0']) {
-            return Err("kernel.cmdline is one line".to_owned());
-        }
-        for word in self.kernel.cmdline.split_whitespace() {
-            if ["roothash=", "roro.salt=", "roro.blocks="].iter().any(|own| word.starts_with(own)) {
-                return Err(format!("kernel.cmdline: {word} is set by the build"));
-            }
-        }
+        boot::check(&self.boot, &self.kernel.cmdline, &self.updater)?;
         for file in &self.file {
             let path = clean_path(&file.path)?;
             if path.is_empty() || file.mode_bits().is_none() {
@@ -315,6 +315,7 @@ fn load_onto(merged: &mut Table, path: &Path, depth: usize) -> Result<()> {
             }
         }
     }
+    boot::make_absolute(&mut table, beside);
     if let Some(Value::String(base)) = table.get("extends") {
         load_onto(merged, &beside.join(base), depth + 1)?;
     }
@@ -410,6 +411,13 @@ mod tests {
             ("extends = \"a.toml\"", "circle"),
             ("extends = \"jeos\"\nname = \"../x\"", "name"),
             ("extends = \"jeos\"\n[kernel]\ncmdline = \"roothash=00\"", "set by the build"),
+            ("extends = \"jeos\"\n[kernel]\ncmdline = \"roro.loader=grub\"", "set by the build"),
+            ("extends = \"jeos\"\n[boot]\nloader = \"uefi\"", "expected one of `efi`"),
+            ("extends = \"jeos\"\n[boot]\nlaoder = \"efi\"", "nearest known one is loader"),
+            ("extends = \"jeos\"\n[boot]\ntries = 0", "at least 1"),
+            ("extends = \"jeos\"\n[boot]\ntries = 2\n[updater]\ntries = 3", "not in both"),
+            ("extends = \"jeos\"\n[updater.boot]\nbackend = \"grub\"", "[boot] loader"),
+            ("extends = \"jeos\"\n[boot]\nloader = \"grub\"\n[kernel]\ncmdline = \"a='b'\"", "to GRUB"),
             ("extends = \"jeos\"\n[[file]]\npath = \"/../x\"\ncontent = \"\"", "climb"),
             ("extends = \"jeos\"\n[[file]]\npath = \"/x\"", "either content or source"),
             ("extends = \"jeos\"\n[[file]]\npath = \"/x\"\ncontent = \"\"\nmode = \"9\"", "octal"),

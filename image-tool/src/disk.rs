@@ -1,166 +1,53 @@
-//! The factory disk: GPT, bank A filled, bank B empty, a fresh record, an empty state partition. A sparse file.
+//! The factory disk: GPT, bank A filled, bank B empty, the loader's own, a fresh record, an empty state partition. A sparse file.
 //!
 //! Numbers of disk and partitions are derived from `compatible` and the partition's name, not from the version, so that every disk
 //! of a product looks alike to firmware and tools. Nothing here opens a device.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{Seek as _, SeekFrom, Write as _},
-    path::Path,
-    process::Command,
-};
+pub mod table;
+
+use std::{fs, path::Path, process::Command};
 
 use bank_format::{
     Bank,
     record::{COPY_BYTES, RECORD_BYTES, Record, encode_copy},
     release::Release,
 };
-use gpt::{
-    GptConfig,
-    disk::LogicalBlockSize,
-    mbr::ProtectiveMBR,
-    partition::Partition,
-    partition_types::{self, Type},
-};
-use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
 use crate::{
     appliance::Disk,
     error::{Error, Result},
     host,
+    loader::{self, Installed},
     mint::{Minted, MintedImage},
     tree::Content,
 };
+use table::{BOOT_CODE_BYTES, Layout, Partition, Purpose, number};
 
 const MIB: u64 = 1 << 20;
-const SECTOR_BYTES: u64 = 512;
-
-/// One partition of the default profile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Name in the partition table.
-    pub name: &'static str,
-    /// First byte on the disk, a multiple of a MiB.
-    pub offset_bytes: u64,
-    /// Bytes.
-    pub len_bytes: u64,
-    kind: Type,
-}
-
-/// Where everything lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    /// Partitions in order.
-    pub places: Vec<Place>,
-    /// Bytes of the disk.
-    pub disk_bytes: u64,
-}
-
-impl Layout {
-    /// The default profile with the sizes of an appliance.
-    #[must_use]
-    pub fn of(disk: &Disk) -> Self {
-        let (boot, root, state) =
-            (u64::from(disk.boot_mib) * MIB, u64::from(disk.root_mib) * MIB, u64::from(disk.state_mib) * MIB);
-        let parts = [
-            ("boot-a", boot, partition_types::EFI),
-            ("boot-b", boot, partition_types::EFI),
-            ("root-a", root, partition_types::LINUX_ROOT_X64),
-            ("root-b", root, partition_types::LINUX_ROOT_X64),
-            ("record", RECORD_BYTES as u64, partition_types::LINUX_FS),
-            ("state", state, partition_types::LINUX_FS),
-        ];
-        let mut at = MIB;
-        let mut places = Vec::new();
-        for (name, len_bytes, kind) in parts {
-            places.push(Place { name, offset_bytes: at, len_bytes, kind });
-            at = (at + len_bytes).next_multiple_of(MIB);
-        }
-        // The last MiB has the second copy of the table.
-        Self { places, disk_bytes: at + MIB }
-    }
-
-    fn place(&self, name: &str) -> Result<&Place> {
-        self.places
-            .iter()
-            .find(|place| place.name == name)
-            .ok_or_else(|| Error::malformed(name, "no such partition: this is a bug in Roro"))
-    }
-}
 
 /// Writes the disk of a release to `path`; a file that is there is replaced.
 pub fn write(minted: &Minted, sizes: &Disk, epoch_seconds: u64, path: &Path) -> Result<Layout> {
-    let layout = Layout::of(sizes);
     let compatible = &minted.release.compatible;
-    let mut disk = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .map_err(Error::file("create", path))?;
-    disk.set_len(layout.disk_bytes).map_err(Error::file("grow", path))?;
-    table(&mut disk, &layout, compatible, path)?;
-    let boot = layout.place("boot-a")?;
-    copy_sparse(&mut disk, path, boot.offset_bytes, &Content::of_file(&minted.boot.path)?)?;
-    let root = layout.place("root-a")?.offset_bytes;
-    copy_sparse(&mut disk, path, root, &Content::of_file(&minted.root.path)?)?;
-    copy_sparse(&mut disk, path, root + tree_offset(&minted.root), &Content::of_file(&minted.root.tree)?)?;
-    let record = layout.place("record")?.offset_bytes;
-    copy_sparse(&mut disk, path, record, &record_bytes(minted)?.into())?;
-    let state = layout.place("state")?;
-    let made = state_file_system(state.len_bytes, compatible, epoch_seconds, path)?;
-    copy_sparse(&mut disk, path, state.offset_bytes, &Content::of_file(made.path())?)?;
-    disk.sync_all().map_err(Error::file("flush", path))?;
-    Ok(layout)
+    let root = vec![
+        (0, Content::of_file(&minted.root.path)?),
+        (tree_offset(&minted.root), Content::of_file(&minted.root.tree)?),
+    ];
+    let boot = Content::of_file(&minted.boot.path)?;
+    let mut partitions = loader::partitions(&minted.installed, sizes, boot, root)?;
+    let record = Partition::empty("record", RECORD_BYTES as u64, Purpose::Linux).with(record_bytes(minted)?);
+    let state_bytes = u64::from(sizes.state_mib) * MIB;
+    let state = state_file_system(state_bytes, compatible, epoch_seconds, path)?;
+    let state = Partition::empty("state", state_bytes, Purpose::Linux).with(Content::of_file(state.path())?);
+    partitions.extend([record, state]);
+    let boot_code = match &minted.installed {
+        Installed::Efi | Installed::SystemdBoot { .. } => [0; BOOT_CODE_BYTES],
+        Installed::Grub(grub) => grub.boot_code()?,
+    };
+    table::write(path, compatible, &partitions, &boot_code)
 }
 
 fn tree_offset(image: &MintedImage) -> u64 {
     image.bytes.next_multiple_of(bank_format::verity::BLOCK_BYTES as u64)
-}
-
-fn table(disk: &mut File, layout: &Layout, compatible: &str, path: &Path) -> Result<()> {
-    let bad = |error: &dyn std::fmt::Display| {
-        Error::malformed(format!("partition table of {}", path.display()), error)
-    };
-    let sectors = u32::try_from(layout.disk_bytes / SECTOR_BYTES - 1).unwrap_or(u32::MAX);
-    ProtectiveMBR::with_lb_size(sectors).overwrite_lba0(disk).map_err(|error| bad(&error))?;
-    let config = GptConfig::new().writable(true).logical_block_size(LogicalBlockSize::Lb512);
-    let mut gpt = config
-        .create_from_device(&mut *disk, Some(number(compatible, "disk")))
-        .map_err(|error| bad(&error))?;
-    let partitions = layout.places.iter().zip(1u32..).map(|(place, index)| {
-        let partition = Partition {
-            part_type_guid: place.kind.clone(),
-            part_guid: number(compatible, place.name),
-            first_lba: place.offset_bytes / SECTOR_BYTES,
-            last_lba: (place.offset_bytes + place.len_bytes) / SECTOR_BYTES - 1,
-            flags: 0,
-            name: place.name.to_owned(),
-        };
-        (index, partition)
-    });
-    gpt.update_partitions(partitions.collect()).map_err(|error| bad(&error))?;
-    gpt.write().map_err(|error| bad(&error))?;
-    Ok(())
-}
-
-/// A number that depends on the product and a name alone.
-#[must_use]
-pub fn number(compatible: &str, name: &str) -> Uuid {
-    let digest: [u8; 32] = Sha256::new()
-        .chain_update(b"roro disk\0")
-        .chain_update(compatible)
-        .chain_update(b"\0")
-        .chain_update(name)
-        .finalize()
-        .into();
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(digest) {
-        *to = from;
-    }
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// Both copies of a record founded on bank A.
@@ -210,22 +97,6 @@ fn mkfs() -> &'static str {
     places.into_iter().find(|place| Path::new(place).exists()).unwrap_or("mkfs.ext4")
 }
 
-/// Copies a content to a place of the disk; blocks of zeros stay holes.
-fn copy_sparse(disk: &mut File, path: &Path, offset_bytes: u64, content: &Content) -> Result<()> {
-    const STEP: usize = 64 << 10;
-    let mut at = offset_bytes;
-    content.for_each_piece(&mut |piece| {
-        for part in piece.chunks(STEP) {
-            if part.iter().any(|byte| *byte != 0) {
-                disk.seek(SeekFrom::Start(at)).map_err(Error::file("write", path))?;
-                disk.write_all(part).map_err(Error::file("write", path))?;
-            }
-            at += part.len() as u64;
-        }
-        Ok(())
-    })
-}
-
 /// Bytes that a sparse file really takes.
 pub fn stored_bytes(path: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
@@ -270,6 +141,7 @@ mod tests {
             packages_text: String::new(),
             command_line: String::new(),
             initrd_bytes: 0,
+            installed: Installed::Efi,
         }
     }
 
@@ -285,7 +157,7 @@ mod tests {
         let bytes = fs::read(&one).unwrap();
         assert!(bytes == fs::read(&two).unwrap());
 
-        let table = GptConfig::new().open(&one).unwrap();
+        let table = gpt::GptConfig::new().open(&one).unwrap();
         let names: Vec<(String, u64)> = table
             .partitions()
             .values()
@@ -317,12 +189,5 @@ mod tests {
             );
         }
         assert_eq!(bytes[place("state") + 1024 + 56..][..2], [0x53, 0xef]);
-    }
-
-    #[test]
-    fn numbers_depend_on_product_and_name_alone() {
-        assert_eq!(number("test,any", "boot-a").to_string(), "e61e1115-afbc-85d3-a3c6-364f404faf5d");
-        assert_ne!(number("test,any", "boot-b"), number("test,any", "boot-a"));
-        assert_ne!(number("test,b", "boot-a"), number("test,any", "boot-a"));
     }
 }

@@ -21,6 +21,7 @@ pub mod host;
 pub mod initrd;
 pub mod keys;
 pub mod limits;
+pub mod loader;
 pub mod mint;
 pub mod modules;
 pub mod packages;

@@ -28,3 +28,7 @@ pub const CHUNK_BYTES: u32 = 64 << 10;
 pub const FRAME_RAW_BYTES: u32 = 1 << 20;
 /// Frames that a reader keeps for repeated chunks.
 pub const MAX_CACHED_FRAMES: usize = 16;
+/// Bytes of a FAT volume: what FAT16 can number with clusters of 32 KiB.
+pub const MAX_FAT_BYTES: u64 = 65_524 * 32_768;
+/// Files and directories of a FAT volume: stops a list that was made by accident.
+pub const MAX_FAT_ENTRIES: usize = 1000;

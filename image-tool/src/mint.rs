@@ -23,8 +23,9 @@ use crate::{
     appliance::Appliance,
     cpio, elf, erofs,
     error::{Error, Result},
-    fat, initrd,
+    initrd,
     limits::{MAX_TEXT_BYTES, MAX_UKI_PART_BYTES},
+    loader::{self, Installed},
     modules::{self, KernelModules},
     packages::{self, Package},
     progress::Progress,
@@ -97,6 +98,8 @@ pub struct Minted {
     pub command_line: String,
     /// Bytes of the initrd, for the curious.
     pub initrd_bytes: u64,
+    /// What the loader has on the disk beside the banks.
+    pub installed: Installed,
 }
 
 impl Minted {
@@ -138,6 +141,7 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     let kept = kernel.closure(&appliance.kernel.modules)?;
     let kernel_image = tree.content(&format!("boot/vmlinuz-{kernel_release}"))?.read(MAX_UKI_PART_BYTES)?;
     let stub = tree.content(STUB)?.read(MAX_UKI_PART_BYTES)?;
+    let installed = loader::install(appliance.boot.loader, &tree)?;
     modules::reduce(&mut tree, &kernel_release, &kept)?;
     let inputs = rootfs::Inputs {
         appliance,
@@ -160,8 +164,9 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     progress.stage("boot: write image");
     let initrd = cpio::pack(&initrd_tree, options.epoch_seconds)?;
     let command_line = format!(
-        "{} roothash={} roro.salt={} roro.blocks={}",
+        "{} roro.loader={} roothash={} roro.salt={} roro.blocks={}",
         appliance.kernel.cmdline.trim(),
+        appliance.boot.loader.kind(),
         root.verity_root,
         hex::encode(salt),
         root.bytes / BLOCK_BYTES as u64,
@@ -176,12 +181,12 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
         kernel: &kernel_image,
         initrd: &initrd,
     })?;
-    let program_at = fat::program_offset_bytes(built.bytes.len() as u64)?;
-    let image = fat::boot_image(&built.bytes)?;
-    let path = options.work.join("boot.fat");
-    fs::write(&path, image).map_err(Error::file("write", &path))?;
-    let starts = built.sections.iter().map(|(_, offset, _)| program_at + offset);
-    let boot = finish_image(BOOT, path, &salt, std::iter::once(program_at).chain(starts).collect())?;
+    let parts =
+        loader::Kernel { uki: &built, kernel: &kernel_image, initrd: &initrd, command_line: &command_line };
+    let image = loader::boot_image(appliance.boot.loader, &parts)?;
+    let path = options.work.join("boot.img");
+    fs::write(&path, image.bytes).map_err(Error::file("write", &path))?;
+    let boot = finish_image(BOOT, path, &salt, image.boundaries)?;
     check_size(&boot, appliance.disk.boot_mib, "boot_mib")?;
     Ok(Minted {
         release,
@@ -191,6 +196,7 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
         packages_text,
         command_line,
         initrd_bytes: initrd.len() as u64,
+        installed,
     })
 }
 
@@ -218,10 +224,15 @@ fn finish_image(name: &'static str, path: PathBuf, salt: &[u8], boundaries: Vec<
     Ok(MintedImage { name, path, bytes, verity_root, salt: salt.to_vec(), tree, boundaries })
 }
 
-/// Refuses an image that its partition cannot hold, tree included: better here than on the device.
+/// Refuses an image that its partition cannot hold: better here than on the device. Behind the root image lies its tree.
 fn check_size(image: &MintedImage, partition_mib: u32, key: &'static str) -> Result<()> {
-    let tree_bytes = Content::of_file(&image.tree)?.len_bytes();
-    let needed = image.bytes.next_multiple_of(BLOCK_BYTES as u64) + tree_bytes;
+    let needed = match image.name {
+        ROOT => {
+            let tree_bytes = Content::of_file(&image.tree)?.len_bytes();
+            image.bytes.next_multiple_of(BLOCK_BYTES as u64) + tree_bytes
+        }
+        _ => image.bytes,
+    };
     let available = u64::from(partition_mib) << 20;
     if needed <= available {
         return Ok(());

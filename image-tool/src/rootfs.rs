@@ -211,17 +211,21 @@ fn agent_configuration(appliance: &Appliance) -> Result<String> {
             ("boot".to_owned(), Value::String(format!("/run/roro/dev/boot-{name}"))),
         ]))
     };
+    let backend = appliance.boot.loader.kind().word();
     let mut table = Table::from_iter([
         ("compatible".to_owned(), text(&appliance.compatible)),
         ("trust_root".to_owned(), text("/usr/lib/roro/root.json")),
         ("state_dir".to_owned(), text("/state/roro")),
         ("record".to_owned(), text("/run/roro/dev/record")),
-        ("boot".to_owned(), Value::Table(Table::from_iter([("backend".to_owned(), text("efi"))]))),
+        ("boot".to_owned(), Value::Table(Table::from_iter([("backend".to_owned(), text(backend))]))),
         (
             "bank".to_owned(),
             Value::Table(Table::from_iter([("a".to_owned(), bank("a")), ("b".to_owned(), bank("b"))])),
         ),
     ]);
+    if let Some(tries) = appliance.boot.tries {
+        table.insert("tries".to_owned(), Value::Integer(tries.into()));
+    }
     appliance::merge(&mut table, appliance.updater.clone());
     toml::to_string(&table).map_err(|error| Error::malformed("configuration of the agent", error))
 }
@@ -258,7 +262,7 @@ mod tests {
         let text = "extends = \"jeos\"\nname = \"kiosk\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"hello\"\nmode = \"0600\"\n\
                     [[health]]\nname = \"works\"\ncommand = [\"/usr/bin/k\", \"--x\"]\ndeadline_seconds = 5\n\
                     [[health]]\nname = \"page\"\nkind = \"http\"\nurl = \"http://127.0.0.1/\"\n\
-                    [state]\npersist = [\"/var/lib/kiosk\"]\n[updater]\ntries = 2\n[updater.boot]\npath = \"x\"\n";
+                    [state]\npersist = [\"/var/lib/kiosk\"]\n[boot]\nloader = \"systemd-boot\"\ntries = 2\n[updater.boot]\npath = \"x\"\n";
         std::fs::write(&path, text).unwrap();
         let appliance = Appliance::load(Path::new(&path)).unwrap();
         let release = ReleaseFile {
@@ -289,7 +293,7 @@ mod tests {
         assert_eq!(words, [("command", 5), ("http", 30)]);
         let agent: Table = read("etc/roro/updater.toml").parse().unwrap();
         assert_eq!(agent["tries"].as_integer(), Some(2));
-        assert_eq!(agent["boot"]["backend"].as_str(), Some("efi"));
+        assert_eq!(agent["boot"]["backend"].as_str(), Some("systemd-boot"));
         assert_eq!(agent["boot"]["path"].as_str(), Some("x"));
         assert_eq!(agent["bank"]["b"]["root"].as_str(), Some("/run/roro/dev/root-b"));
         assert_eq!(tree.get("etc/motd").unwrap().mode, 0o600);

@@ -20,7 +20,7 @@ pub struct Package {
 }
 
 /// All that is needed beyond Rust, gcc and what Debian calls essential.
-pub const NEEDED: [Package; 8] = [
+pub const NEEDED: &[Package] = &[
     Package { name: "qemu-system-x86", purpose: "runs the machines" },
     Package { name: "ovmf", purpose: "is their UEFI firmware" },
     Package { name: "mmdebstrap", purpose: "fetches and unpacks the packages of an image" },
@@ -29,12 +29,17 @@ pub const NEEDED: [Package; 8] = [
     Package { name: "e2fsprogs", purpose: "makes the state file system" },
     Package { name: "erofs-utils", purpose: "checks the root image in the tests" },
     Package { name: "dosfstools", purpose: "checks the boot image in the tests" },
+    Package { name: "mtools", purpose: "reads it in the tests" },
+    Package { name: "gdisk", purpose: "checks the partition table in the tests" },
+    Package { name: "grub-common", purpose: "makes and checks what GRUB needs" },
+    Package { name: "grub-pc-bin", purpose: "is GRUB for a BIOS" },
+    Package { name: "grub-efi-amd64-bin", purpose: "is GRUB for EFI" },
 ];
 
 /// The needed packages that are not installed.
 pub fn missing() -> Result<Vec<Package>> {
     let mut missing = Vec::new();
-    for package in NEEDED {
+    for &package in NEEDED {
         let output = Command::new("dpkg-query")
             .args(["--show", "--showformat=${db:Status-Status}", package.name])
             .output()

@@ -4,13 +4,13 @@ use std::{io, path::Path, rc::Rc};
 
 use bank_format::{
     Bank, Release,
-    record::{Loaded, RECORD_BYTES, Record, Store, StoreError},
+    record::{Loaded, Record, Store, StoreError},
     release::ReleaseFile,
 };
 
 use crate::{
     bank::{PassiveBank, Staged},
-    boot::{self, FileBoot, ProgramReboot, SimulatedReboot},
+    boot::{self, FileBoot, SimulatedReboot},
     clock::SystemClock,
     config::{Backend, Config, read_small},
     disk::PathDisk,
@@ -19,9 +19,8 @@ use crate::{
     history::{HistoryFile, HistoryLog},
     http::Http,
     machine::MachineReboot,
-    medium::PathMedium,
     ports::{AfterReboot, BankDisk, BootControl, Clock, Reboot, RecordStore, Transport},
-    record::{MemoryRecord, rebuild},
+    record::{MemoryRecord, RecordFile, rebuild},
 };
 
 /// The hands.
@@ -101,11 +100,11 @@ impl Device {
         let history = HistoryFile::in_directory(&config.state_dir);
         let opened = match purpose {
             Purpose::Act => {
-                let medium = open_record(&config.record).map_err(file("open", &config.record))?;
+                let medium = RecordFile::open(&config.record).map_err(file("open", &config.record))?;
                 open_store(medium)
             }
             Purpose::Look => {
-                match PathMedium::open_if_present(&config.record).map_err(file("open", &config.record))? {
+                match RecordFile::open_to_read(&config.record).map_err(file("open", &config.record))? {
                     Some(medium) => open_store(medium),
                     None => open_store(MemoryRecord::default()),
                 }
@@ -224,18 +223,13 @@ where
     Ok((Box::new(store), loaded))
 }
 
-fn open_record(path: &Path) -> io::Result<PathMedium> {
-    PathMedium::open_or_create(path, RECORD_BYTES as u64)
-}
-
 fn open_reboot(config: &Config) -> Box<dyn Reboot> {
-    match (&config.boot.backend, &config.boot.reboot_program) {
-        (Backend::File { path }, _) => {
+    match config.boot.backend {
+        Backend::Efi => Box::new(MachineReboot),
+        Backend::File => {
             let record = config.record.clone();
-            Box::new(SimulatedReboot::new(FileBoot::new(path), move || open_record(&record)))
+            Box::new(SimulatedReboot::new(FileBoot::of(config), move || RecordFile::open(&record)))
         }
-        (_, Some(program)) => Box::new(ProgramReboot::new(program.clone())),
-        (_, None) => Box::new(MachineReboot),
     }
 }
 

@@ -1,0 +1,156 @@
+//! What each boot loader wants on a disk: the boot image of a bank, the loader's own partitions, and their order.
+//!
+//! The order of the partitions is part of the contract with devices and with `grub.cfg`: it does not change. Deliberately absent: the
+//! state of a loader after the factory, which is `bank_format::loader`'s.
+
+pub mod grub;
+
+use crate::{
+    appliance::{BootLoader, Disk},
+    disk::table::{Partition, Purpose},
+    error::{Error, Result},
+    fat::{self, File, Size},
+    tree::Content,
+    uki::Uki,
+};
+
+const MIB: u64 = 1 << 20;
+/// Room for loaders and their files beside what is counted.
+const ESP_BYTES: u64 = 16 * MIB;
+/// As many bytes as a data block of the device: images are written and checked in whole blocks.
+const BLOCK_BYTES: usize = 4096;
+
+/// Where systemd-boot looks for unified kernel images.
+const UKI_PATHS: [&str; 2] = ["EFI/Linux/roro-a.efi", "EFI/Linux/roro-b.efi"];
+const LOADER_CONF: &str = "timeout 0\neditor no\nauto-firmware no\nauto-entries no\n";
+
+/// What is on a disk beside the banks.
+#[derive(Debug, Clone)]
+pub enum Installed {
+    /// Nothing: the firmware starts the banks.
+    Efi,
+    /// systemd-boot.
+    SystemdBoot {
+        /// `systemd-bootx64.efi`.
+        program: Content,
+    },
+    /// GRUB, for both firmwares.
+    Grub(grub::Grub),
+}
+
+/// What a boot image is made of.
+#[derive(Debug)]
+pub struct Kernel<'a> {
+    /// The whole as one program.
+    pub uki: &'a Uki,
+    /// The kernel.
+    pub kernel: &'a [u8],
+    /// The initrd.
+    pub initrd: &'a [u8],
+    /// The kernel command line.
+    pub command_line: &'a str,
+}
+
+/// A boot image.
+#[derive(Debug, Clone)]
+pub struct BootImage {
+    /// What a device writes into a bank's place.
+    pub bytes: Vec<u8>,
+    /// Offsets where a file or section begins, in order.
+    pub boundaries: Vec<u64>,
+}
+
+/// Makes the boot image that a loader starts.
+pub fn boot_image(loader: BootLoader, parts: &Kernel<'_>) -> Result<BootImage> {
+    match loader {
+        BootLoader::Efi => {
+            let files = [File::new(fat::BOOT_PATH, parts.uki.bytes.clone())];
+            let volume = fat::volume(&files, Size::Least)?;
+            let program_at = volume.extents.first().map_or(0, |extent| extent.offset_bytes);
+            let starts = parts.uki.sections.iter().map(|(_, offset, _)| program_at + offset);
+            let boundaries = std::iter::once(program_at).chain(starts).collect();
+            Ok(BootImage { bytes: volume.to_bytes()?, boundaries })
+        }
+        BootLoader::SystemdBoot => {
+            let mut bytes = parts.uki.bytes.clone();
+            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+            Ok(BootImage {
+                bytes,
+                boundaries: parts.uki.sections.iter().map(|(_, offset, _)| *offset).collect(),
+            })
+        }
+        BootLoader::Grub => {
+            let volume = fat::volume(&grub::boot_files(parts), Size::Least)?;
+            let boundaries = volume.extents.iter().map(|extent| extent.offset_bytes).collect();
+            Ok(BootImage { bytes: volume.to_bytes()?, boundaries })
+        }
+    }
+}
+
+/// The partitions of both banks and the loader, bank A filled with `boot` and `root`, without record and state.
+pub fn partitions(
+    installed: &Installed,
+    sizes: &Disk,
+    boot: Content,
+    root: Vec<(u64, Content)>,
+) -> Result<Vec<Partition>> {
+    let boot_bytes = u64::from(sizes.boot_mib) * MIB;
+    let root_bytes = u64::from(sizes.root_mib) * MIB;
+    let root_a = Partition { pieces: root, ..Partition::empty("root-a", root_bytes, Purpose::LinuxRoot) };
+    let root_b = Partition::empty("root-b", root_bytes, Purpose::LinuxRoot);
+    let banks = |purpose| {
+        [
+            Partition::empty("boot-a", boot_bytes, purpose).with(boot.clone()),
+            Partition::empty("boot-b", boot_bytes, purpose),
+        ]
+    };
+    let mut all = Vec::new();
+    match installed {
+        Installed::Efi => all.extend(banks(Purpose::EfiSystem)),
+        Installed::SystemdBoot { program } => {
+            let [path_a, path_b] = UKI_PATHS;
+            let files = [
+                File::fixed(path_a, boot, boot_bytes),
+                File::fixed(path_b, Vec::new(), boot_bytes),
+                File::new(fat::BOOT_PATH, program.clone()),
+                File::new("loader/loader.conf", LOADER_CONF),
+            ];
+            all.push(esp(&files, 2 * boot_bytes + ESP_BYTES)?);
+        }
+        Installed::Grub(grub) => {
+            // The core knows its own place, which is that of the first partition.
+            all.push(grub.bios_partition()?);
+            all.push(esp(&grub.esp_files(), ESP_BYTES)?);
+            all.push(grub::loader_partition()?);
+            all.extend(banks(Purpose::Linux));
+        }
+    }
+    all.extend([root_a, root_b]);
+    Ok(all)
+}
+
+fn esp(files: &[File], bytes: u64) -> Result<Partition> {
+    let volume = fat::volume(files, Size::Exactly(bytes))?;
+    Ok(Partition { pieces: volume.pieces, ..Partition::empty("esp", bytes, Purpose::EfiSystem) })
+}
+
+/// What a disk for this loader needs, from the packages of the image or from this machine.
+pub fn install(loader: BootLoader, packages: &crate::tree::Tree) -> Result<Installed> {
+    const PROGRAM: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+    match loader {
+        BootLoader::Efi => Ok(Installed::Efi),
+        BootLoader::SystemdBoot => {
+            let Some(path) = packages.resolve(PROGRAM) else {
+                return Err(Error::missing(
+                    "systemd-bootx64.efi",
+                    "kernel.stub_package of the appliance must bring it, as systemd-boot-efi does",
+                ));
+            };
+            Ok(Installed::SystemdBoot { program: packages.content(&path)?.clone() })
+        }
+        BootLoader::Grub => grub::Grub::of_the_host().map(Installed::Grub),
+    }
+}
+
+#[cfg(test)]
+mod tests;
