@@ -1,6 +1,8 @@
 //! The configuration: TOML, strict. A key that is not known is an error that names the nearest known one.
 //! Relative paths are relative to the file.
 
+mod boot;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -16,6 +18,8 @@ use crate::{
     error::{Error, Result, file},
     limits::MAX_SMALL_FILE_BYTES,
 };
+
+pub use boot::{Backend, Boot, Environment};
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/roro/updater.toml";
@@ -35,7 +39,6 @@ const TOP_KEYS: [&str; 13] = [
     "source",
     "network",
 ];
-const BOOT_KEYS: [&str; 2] = ["backend", "path"];
 const BANK_KEYS: [&str; 2] = ["a", "b"];
 const SOURCE_KEYS: [&str; 1] = ["url"];
 const NETWORK_KEYS: [&str; 5] =
@@ -79,27 +82,6 @@ pub struct Config {
     /// Timeouts, proxy.
     #[serde(default)]
     pub network: Network,
-}
-
-/// The boot loader.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Boot {
-    /// Which.
-    pub backend: Backend,
-    /// What it needs: the directory of EFI variables, or the state file.
-    #[serde(default)]
-    pub path: Option<PathBuf>,
-}
-
-/// The kinds of boot loader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Backend {
-    /// UEFI boot variables.
-    Efi,
-    /// No boot loader: the same rule, kept in a file.
-    File,
 }
 
 /// Where bundles are found.
@@ -186,7 +168,7 @@ impl Config {
         ]
         .into_iter()
         .chain(&mut config.health_dirs)
-        .chain(&mut config.boot.path)
+        .chain(config.boot.paths_mut())
         .chain(config.bank.a.values_mut())
         .chain(config.bank.b.values_mut())
         {
@@ -217,9 +199,6 @@ impl Config {
         if self.tries == 0 {
             return Err("tries = 0 would never boot a trial: use at least 1".into());
         }
-        if self.boot.backend == Backend::File && self.boot.path.is_none() {
-            return Err("backend \"file\" needs boot.path".into());
-        }
         Ok(())
     }
 }
@@ -231,7 +210,7 @@ fn toml_line(error: &toml::de::Error) -> String {
 
 fn check_keys(top: &Table) -> Result<(), String> {
     check_table("", top, &TOP_KEYS)?;
-    for (name, known) in [("boot", &BOOT_KEYS[..]), ("bank", &BANK_KEYS), ("network", &NETWORK_KEYS)] {
+    for (name, known) in [("boot", &boot::KEYS[..]), ("bank", &BANK_KEYS), ("network", &NETWORK_KEYS)] {
         if let Some(Value::Table(table)) = top.get(name) {
             check_table(&format!("{name}."), table, known)?;
         }
@@ -298,7 +277,7 @@ mod tests {
         assert_eq!(config.record, Path::new("/device/record.bin"));
         assert_eq!(config.bank.a["root"], Path::new("/device/a.img"));
         assert_eq!(config.bank.b["root"], Path::new("/abs/b.img"));
-        assert_eq!(config.boot.path.as_deref(), Some(Path::new("/device/boot.state")));
+        assert_eq!(config.boot.backend, Backend::File { path: "/device/boot.state".into() });
         assert_eq!((config.tries, config.network.retries), (3, 4));
         let table: Table = FULL.parse().unwrap();
         assert!(table.keys().all(|key| TOP_KEYS.contains(&key.as_str())));

@@ -4,13 +4,13 @@ use std::{io, path::Path, rc::Rc};
 
 use bank_format::{
     Bank, Release,
-    record::{Loaded, Record, Store, StoreError},
+    record::{Loaded, RECORD_BYTES, Record, Store, StoreError},
     release::ReleaseFile,
 };
 
 use crate::{
     bank::{PassiveBank, Staged},
-    boot::{self, FileBoot, SimulatedReboot},
+    boot::{self, FileBoot, ProgramReboot, SimulatedReboot},
     clock::SystemClock,
     config::{Backend, Config, read_small},
     disk::PathDisk,
@@ -19,8 +19,9 @@ use crate::{
     history::{HistoryFile, HistoryLog},
     http::Http,
     machine::MachineReboot,
+    medium::PathMedium,
     ports::{AfterReboot, BankDisk, BootControl, Clock, Reboot, RecordStore, Transport},
-    record::{MemoryRecord, RecordFile, rebuild},
+    record::{MemoryRecord, rebuild},
 };
 
 /// The hands.
@@ -100,11 +101,11 @@ impl Device {
         let history = HistoryFile::in_directory(&config.state_dir);
         let opened = match purpose {
             Purpose::Act => {
-                let medium = RecordFile::open(&config.record).map_err(file("open", &config.record))?;
+                let medium = open_record(&config.record).map_err(file("open", &config.record))?;
                 open_store(medium)
             }
             Purpose::Look => {
-                match RecordFile::open_to_read(&config.record).map_err(file("open", &config.record))? {
+                match PathMedium::open_if_present(&config.record).map_err(file("open", &config.record))? {
                     Some(medium) => open_store(medium),
                     None => open_store(MemoryRecord::default()),
                 }
@@ -223,13 +224,18 @@ where
     Ok((Box::new(store), loaded))
 }
 
+fn open_record(path: &Path) -> io::Result<PathMedium> {
+    PathMedium::open_or_create(path, RECORD_BYTES as u64)
+}
+
 fn open_reboot(config: &Config) -> Box<dyn Reboot> {
-    match config.boot.backend {
-        Backend::Efi => Box::new(MachineReboot),
-        Backend::File => {
+    match (&config.boot.backend, &config.boot.reboot_program) {
+        (Backend::File { path }, _) => {
             let record = config.record.clone();
-            Box::new(SimulatedReboot::new(FileBoot::of(config), move || RecordFile::open(&record)))
+            Box::new(SimulatedReboot::new(FileBoot::new(path), move || open_record(&record)))
         }
+        (_, Some(program)) => Box::new(ProgramReboot::new(program.clone())),
+        (_, None) => Box::new(MachineReboot),
     }
 }
 

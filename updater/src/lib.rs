@@ -27,6 +27,7 @@ pub mod limits;
 #[expect(unsafe_code, reason = "the one room for system calls")]
 pub mod linux;
 pub mod machine;
+pub mod medium;
 pub mod ports;
 pub mod printer;
 pub mod process;

@@ -44,6 +44,10 @@ pub const MAX_CHECK_SECONDS: u64 = 3600;
 pub const TOOL_DEADLINE: Duration = Duration::from_secs(30);
 /// How often the end of a boot asks for the lock, a second apart: a deed that hangs must not hold up the shutdown.
 pub const ENDING_LOCK_ATTEMPTS: u32 = 15;
+/// How long the program of the backend `script` may take: one that hangs must not hold up boot or shutdown for ever.
+pub const LOADER_PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes of each output of that program that are read: stops one that talks without end from filling the memory.
+pub const MAX_LOADER_PROGRAM_OUTPUT_BYTES: usize = 4 << 10;
 /// Boots that one simulated reboot may take.
 pub const MAX_SIMULATED_BOOTS: u32 = 16;
 /// Trust roots that are followed from the image's one: stops a chain without end in the state directory.

@@ -56,18 +56,41 @@ impl Finished {
 pub fn run(program: &str, arguments: &[&str], deadline: Duration, keep: Keep) -> io::Result<Finished> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    let mut child = command.spawn()?;
-    // It holds the writing ends of the pipe: without this the reader would never see the end.
+    command.args(arguments).stdout(writer.try_clone()?).stderr(writer);
+    let (ended, [output]) = attend(command, [(reader, keep)], deadline)?;
+    Ok(Finished { ended, output })
+}
+
+/// How a program ended, and what it said on each output.
+#[derive(Debug)]
+pub struct Answered {
+    /// How.
+    pub ended: Ended,
+    /// The first bytes of its standard output.
+    pub answer: Vec<u8>,
+    /// The first bytes of its standard error.
+    pub complaint: Vec<u8>,
+}
+
+/// As [`run`], for a program that answers on its standard output. `limit_bytes` of each output are kept.
+pub fn ask(mut command: Command, deadline: Duration, limit_bytes: usize) -> io::Result<Answered> {
+    let keep = Keep::First(limit_bytes);
+    let ((answer, stdout), (complaint, stderr)) = (io::pipe()?, io::pipe()?);
+    command.stdout(stdout).stderr(stderr);
+    let (ended, [answer, complaint]) = attend(command, [(answer, keep), (complaint, keep)], deadline)?;
+    Ok(Answered { ended, answer, complaint })
+}
+
+fn attend<const N: usize>(
+    mut command: Command,
+    outputs: [(io::PipeReader, Keep); N],
+    deadline: Duration,
+) -> io::Result<(Ended, [Vec<u8>; N])> {
+    let mut child = command.stdin(Stdio::null()).process_group(0).spawn()?;
+    // It holds the writing ends of the pipes: without this the readers would never see the end.
     drop(command);
     let leader = child.id();
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let (said_all, all_said) = mpsc::channel();
-    let sink = Arc::clone(&kept);
-    thread::spawn(move || {
-        collect(reader, keep, &sink);
-        let _ = said_all.send(());
-    });
+    let listeners = outputs.map(|(reader, keep)| Listener::start(reader, keep));
     let (has_ended, end) = mpsc::channel();
     thread::spawn(move || {
         let _ = has_ended.send(child.wait());
@@ -79,10 +102,31 @@ pub fn run(program: &str, arguments: &[&str], deadline: Duration, keep: Keep) ->
             Ended::TimedOut
         }
     };
-    // A grandchild that left the group may keep the pipe open: its words are not waited for.
-    let _ = all_said.recv_timeout(Duration::from_secs(1));
-    let output = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Finished { ended, output })
+    Ok((ended, listeners.map(Listener::end)))
+}
+
+struct Listener {
+    kept: Arc<Mutex<Vec<u8>>>,
+    all_said: mpsc::Receiver<()>,
+}
+
+impl Listener {
+    fn start(reader: io::PipeReader, keep: Keep) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (said_all, all_said) = mpsc::channel();
+        let sink = Arc::clone(&kept);
+        thread::spawn(move || {
+            collect(reader, keep, &sink);
+            let _ = said_all.send(());
+        });
+        Self { kept, all_said }
+    }
+
+    fn end(self) -> Vec<u8> {
+        // A grandchild that left the group may keep the pipe open: its words are not waited for.
+        let _ = self.all_said.recv_timeout(Duration::from_secs(1));
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 fn collect(mut reader: impl Read, keep: Keep, sink: &Mutex<Vec<u8>>) {

@@ -1,90 +1,12 @@
-//! The record on a partition or in a file, and what to do when there is none.
+//! The record where there is none: in memory, for what only looks, and made anew where both copies are lost.
 
-use std::{
-    collections::BTreeMap,
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt, FileTypeExt},
-    path::Path,
-};
+use std::{collections::BTreeMap, io};
 
 use bank_format::{
     Bank, Release,
     record::{LastResult, Medium, Outcome, RECORD_BYTES, Record},
     release::Version,
 };
-
-use crate::linux;
-
-/// 64 KiB of a partition or a file.
-#[derive(Debug)]
-pub struct RecordFile {
-    file: File,
-    writable: bool,
-}
-
-impl RecordFile {
-    /// Opens for reading and writing; a missing file is created, a missing partition is an error.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && linux::may_create(path) => {
-                let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-                file.set_len(RECORD_BYTES as u64)?;
-                file.sync_all()?;
-                // Without it the first record could be lost with its directory entry, and the floor with it.
-                linux::sync_directory_of(path)?;
-                file
-            }
-            other => other?,
-        };
-        let kind = file.metadata()?.file_type();
-        if kind.is_block_device() || kind.is_file() {
-            Ok(Self { file, writable: true })
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a block device nor a regular file"))
-        }
-    }
-
-    /// Opens for reading only. A missing file reads as blank.
-    pub fn open_to_read(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
-            Ok(file) => Ok(Some(Self { file, writable: false })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && linux::may_create(path) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Medium for RecordFile {
-    type Error = io::Error;
-
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + filled as u64) {
-                Ok(0) => {
-                    rest.fill(0);
-                    break;
-                }
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if !self.writable {
-            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        }
-        self.file.write_all_at(bytes, offset)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-}
 
 /// A record in memory, for what only looks and for tests.
 #[derive(Debug, Clone, Default)]
@@ -134,21 +56,21 @@ pub fn rebuild(running: Bank, release: Option<Release>, remembered: Option<Versi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::medium::PathMedium;
     use bank_format::record::{Loaded, Store};
 
     #[test]
     fn a_missing_file_is_created_and_keeps_the_record() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.bin");
-        assert!(RecordFile::open_to_read(&path).unwrap().is_none());
-        let (mut store, loaded) = Store::open(RecordFile::open(&path).unwrap()).unwrap();
+        let medium = PathMedium::open_or_create(&path, RECORD_BYTES as u64).unwrap();
+        let (mut store, loaded) = Store::open(medium).unwrap();
         assert_eq!(loaded, Loaded::Blank);
         let record = Record::founded_on(Bank::A, None, BTreeMap::new());
         store.commit(&record).unwrap();
-        let (_, loaded) = Store::open(RecordFile::open_to_read(&path).unwrap().unwrap()).unwrap();
+        let (_, loaded) = Store::open(PathMedium::open_if_present(&path).unwrap().unwrap()).unwrap();
         assert_eq!(loaded, Loaded::Record(Box::new(record)));
         assert_eq!(std::fs::metadata(&path).unwrap().len(), RECORD_BYTES as u64);
-        assert!(RecordFile::open(Path::new("/dev/roro-none")).is_err());
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod layout;
 
 pub use layout::{Layout, Place};
 
+/// Bytes of each copy where the environment has the partition `loader` to itself: one at 0, the other behind it.
+pub const PARTITION_ENV_BYTES: usize = 16 << 10;
 /// CRC and serial before the data.
 const HEAD_BYTES: usize = 5;
 const STRUCTURE: &str = "U-Boot environment";

@@ -133,8 +133,8 @@ fn open_existing(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// The directory of the variables: efivarfs unless another is configured.
-pub(super) fn directory(configured: Option<&Path>) -> &Path {
-    configured.unwrap_or(Path::new(EFIVARFS))
+pub(super) fn directory(configured: Option<PathBuf>) -> PathBuf {
+    configured.unwrap_or_else(|| EFIVARFS.into())
 }
 
 /// The firmware's boot manager; `run_dir` has links to the boot partitions, made by the initrd.

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bank::Staged,
-    config::Config,
     limits::{MAX_SIMULATED_BOOTS, MAX_SMALL_FILE_BYTES},
     linux,
     ports::{AfterReboot, BootControl, Reboot},
@@ -52,13 +51,6 @@ impl FileBoot {
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
-    }
-
-    /// The one of a configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let path = config.boot.path.clone().unwrap_or_else(|| config.state_dir.join("boot.state"));
-        Self { path }
     }
 
     fn load(&self) -> io::Result<State> {

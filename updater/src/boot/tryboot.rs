@@ -1,0 +1,64 @@
+//! `autoboot.txt` on a FAT partition that is never mounted for writing, and the parameter of the next reboot.
+//!
+//! Sources: "autoboot.txt" in the Raspberry Pi documentation; systemd keeps the parameter that it hands to reboot(2) in
+//! `/run/systemd/reboot-param` (`systemctl(1)`, `--reboot-argument=`).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use bank_format::{
+    PerBank,
+    limits::MAX_AUTOBOOT_BYTES,
+    loader::{RebootFlag, Tryboot},
+};
+
+use super::uboot::named;
+use crate::{linux, medium::PathMedium};
+
+const FILE: &str = "autoboot.txt";
+const PARAMETER: &str = "0 tryboot";
+
+/// The parameter, kept in a file until the reboot.
+#[derive(Debug, Clone)]
+pub struct RebootParameter {
+    path: PathBuf,
+}
+
+impl RebootFlag for RebootParameter {
+    type Error = io::Error;
+
+    fn armed(&mut self) -> io::Result<bool> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => Ok(bytes.trim_ascii() == PARAMETER.as_bytes()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        linux::replace_file(&self.path, PARAMETER.as_bytes())
+    }
+
+    fn disarm(&mut self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+pub(super) fn open(
+    path: &Path,
+    partitions: PerBank<u32>,
+    parameter: &Path,
+) -> io::Result<Tryboot<PathMedium, RebootParameter>> {
+    let medium = named(path)?;
+    let flag = RebootParameter { path: parameter.to_owned() };
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_file() && metadata.len() <= MAX_AUTOBOOT_BYTES as u64 {
+        return Ok(Tryboot::new(medium, metadata.len() as usize, partitions, flag));
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("{}: {FILE} must be a file of its own", path.display()),
+    ))
+}
