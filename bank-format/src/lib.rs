@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod digest;
 pub mod efi;
 pub mod error;
+pub mod fat;
 pub mod gpt;
 pub mod header;
 pub mod health;

@@ -435,6 +435,9 @@ proptest! {
         check(systemd_boot_rig(), &events, Counts::Loader);
     }
 
+}
+
+proptest! {
     #[test]
     fn nothing_on_the_medium_makes_a_loader_panic(
         garbage in proptest::collection::vec(any::<u8>(), 0..3000),
