@@ -10,8 +10,9 @@ use std::{
 
 use bank_format::{
     PerBank,
+    fat::{self, FatError},
     limits::MAX_AUTOBOOT_BYTES,
-    loader::{RebootFlag, Tryboot},
+    loader::{Medium as _, RebootFlag, Tryboot},
 };
 
 use super::uboot::named;
@@ -51,14 +52,22 @@ pub(super) fn open(
     partitions: PerBank<u32>,
     parameter: &Path,
 ) -> io::Result<Tryboot<PathMedium, RebootParameter>> {
-    let medium = named(path)?;
+    let mut medium = named(path)?;
     let flag = RebootParameter { path: parameter.to_owned() };
     let metadata = std::fs::metadata(path)?;
     if metadata.is_file() && metadata.len() <= MAX_AUTOBOOT_BYTES as u64 {
         return Ok(Tryboot::new(medium, metadata.len() as usize, partitions, flag));
     }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("{}: {FILE} must be a file of its own", path.display()),
-    ))
+    let found = fat::find_file(|offset, buffer| medium.read_at(offset, buffer), FILE).map_err(|error| {
+        let (kind, why) = match &error {
+            FatError::Read { source } => (source.kind(), format!("{error}: {source}")),
+            FatError::NotFound { .. } => (io::ErrorKind::NotFound, error.to_string()),
+            FatError::Scattered { .. } | FatError::Format(_) => {
+                (io::ErrorKind::InvalidData, error.to_string())
+            }
+        };
+        io::Error::new(kind, format!("{}: {why}", path.display()))
+    })?;
+    let file_bytes = usize::try_from(found.file_bytes).unwrap_or(usize::MAX);
+    Ok(Tryboot::new(medium.starting_at(found.offset_bytes), file_bytes, partitions, flag))
 }

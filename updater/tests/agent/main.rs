@@ -3,6 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod install;
+#[expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a board that spins has failed; a tool that is absent is named"
+)]
 mod pages;
 mod support;
 mod ways_back;

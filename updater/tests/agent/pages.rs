@@ -102,6 +102,14 @@ impl<F: Firmware> Board<F> {
         bank_of(&self.firmware.start(before), "roro.bank=").unwrap()
     }
 
+    /// As far as the initrd, which goes on; then the system dies before it is settled.
+    fn dies_later(&mut self) -> Bank {
+        let words = self.firmware.start(Before::PowerCut);
+        let bank = bank_of(&words, "roro.bank=").unwrap();
+        assert!(self.initrd(bank, bank_of(&words, "roro.gave_up=")));
+        bank
+    }
+
     /// Until a system is up and settled.
     fn boots(&mut self, mut before: Before) -> Device {
         for _ in 0..10 {
@@ -253,4 +261,86 @@ fn what_the_program_of_the_page_does_not_know_fails() {
         let output = Command::new(board.dir.path().join("loader")).args(arguments).output().unwrap();
         assert!(!output.status.success() && !output.stderr.is_empty(), "{arguments:?}");
     }
+}
+
+/// The firmware of the Raspberry Pi. The file is read by mtools; the parameter reaches it through an orderly reboot only, and is
+/// gone before anything starts.
+struct RaspberryPi {
+    image: PathBuf,
+    parameter: PathBuf,
+}
+
+impl Firmware for RaspberryPi {
+    fn start(&mut self, before: Before) -> String {
+        let parameter = std::fs::read_to_string(&self.parameter).unwrap_or_default();
+        let _ = std::fs::remove_file(&self.parameter);
+        let tryboot = before == Before::Reboot && parameter.trim() == "0 tryboot";
+        let output = Command::new("mtype").arg("-i").arg(&self.image).arg("::autoboot.txt").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (all, tried) = text.split_once("[tryboot]").unwrap();
+        assert!(all.contains("tryboot_a_b=1"));
+        let section = if tryboot { tried } else { all };
+        let partition = section.lines().find_map(|line| line.strip_prefix("boot_partition=")).unwrap();
+        // The initrd finds the bank by the number that the firmware leaves in the device tree.
+        format!("roro.loader=tryboot roro.bank={}", if partition.trim() == "2" { "a" } else { "b" })
+    }
+}
+
+/// Whether the tools that the page calls are here. In CI they must be.
+fn tools_are_here(tools: &[&str]) -> bool {
+    let absent: Vec<_> =
+        tools.iter().filter(|tool| Command::new(tool).arg("--help").output().is_err()).collect();
+    assert!(absent.is_empty() || std::env::var_os("CI").is_none(), "not installed: {absent:?}");
+    for tool in &absent {
+        eprintln!("not followed: {tool} is not installed");
+    }
+    absent.is_empty()
+}
+
+fn raspberry_pi() -> Board<RaspberryPi> {
+    let dir = tempfile::tempdir().unwrap();
+    let factory = write(dir.path(), "factory.sh", blocks("tryboot.md", "sh")[0].as_bytes());
+    let output = Command::new("sh").arg("-e").arg(&factory).current_dir(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (image, parameter) = (dir.path().join("autoboot.img"), dir.path().join("reboot-param"));
+    let boot = blocks("tryboot.md", "toml")[0].replace("/dev/mmcblk0p1", "autoboot.img")
+        + "reboot_parameter = \"reboot-param\"\n";
+    Board::new(dir, &boot, RaspberryPi { image, parameter })
+}
+
+#[test]
+fn the_page_on_tryboot_leads_to_a_board_that_updates() {
+    if !tools_are_here(&["mkfs.vfat", "mcopy", "mtype"]) {
+        return;
+    }
+    let mut board = raspberry_pi();
+    let image = board.firmware.image.clone();
+    let before = std::fs::read(&image).unwrap();
+    assert_eq!(board.boots(Before::PowerCut).running(), Bank::A);
+    board.takes_a_good_release("1.0.0", Bank::B);
+    board.gives_up_bad_releases(Bank::B);
+    board.takes_a_good_release("2.2.0", Bank::A);
+    for _ in 0..3 {
+        assert_eq!(board.dies_later(), Bank::A);
+    }
+    let device = board.boots(Before::PowerCut);
+    assert_eq!((device.running(), device.record().confirmed), (Bank::B, Bank::B), "the initrd has counted");
+
+    let after = std::fs::read(&image).unwrap();
+    let changed: Vec<usize> = (0..before.len() / 512)
+        .filter(|sector| before[sector * 512..][..512] != after[sector * 512..][..512])
+        .collect();
+    assert_eq!((before.len(), changed.len()), (after.len(), 1), "one sector, and never the FAT: {changed:?}");
+}
+
+#[test]
+fn a_trial_that_a_power_cut_forgot_is_settled() {
+    if !tools_are_here(&["mkfs.vfat", "mcopy", "mtype"]) {
+        return;
+    }
+    let mut board = raspberry_pi();
+    board.boots(Before::PowerCut);
+    board.installs("1.0.0", 1);
+    // Nobody has sent the board there yet: the agent does it now, once.
+    assert_eq!(board.boots(Before::PowerCut).engine().state(), State::Trial(Bank::B));
 }
