@@ -1,0 +1,237 @@
+# Roro's script for U-Boot (2020.01 or later, hush shell). To be compiled: mkimage -A arm64 -T script -d u-boot.cmd boot.scr
+#
+# It knows the variables of RAUC's convention: BOOT_ORDER ("A B"), BOOT_A_LEFT, BOOT_B_LEFT (starts left, hexadecimal), and
+# roro_trial=a|b while a bank is tried. It promises: a bank is started only while starts are left, and only after the start was
+# counted; a trial whose count cannot be saved is not started; whatever is torn or gone, some bank is started, and its
+# initrd decides by the record. When nothing starts, it says so and ends in the recovery command or in a reset after 5
+# minutes: it never spins.
+#
+# Where the variables lie: in U-Boot's own environment (roro_native=1; `saveenv` must work and be redundant), or in two copies on the
+# raw partition `loader` (format: docs/boot.md), for boards whose U-Boot stores no environment or one copy only. There the older copy
+# is written, never the newer one. How to lay out a disk: docs/loaders/u-boot.md.
+#
+# A bank is a FAT partition with roro/linux, roro/boot.env (text, one line: cmdline=...), and perhaps roro/initrd and roro/dtb.
+#
+# The board may set, in its own environment:
+#   roro_watchdog   a command that starts the watchdog, and pets it when it runs. It is run first, and every 2 seconds at the end.
+#   roro_recovery   a command that starts the recovery system.
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+# All numbers are hexadecimal. The disk: interface and number as the command `part list` wants them, then partition numbers.
+roro_interface=mmc
+roro_device=0
+roro_part_loader=2
+roro_part_a=3
+roro_part_b=4
+# 1: the variables are in U-Boot's own environment.
+roro_native=0
+# One copy on the partition `loader`, in bytes and in blocks of the disk. The second lies right behind the first.
+roro_bytes=4000
+roro_blocks=20
+# 1 MiB of memory that neither kernel nor initrd nor this script are loaded to.
+setexpr roro_n ${ramdisk_addr_r} - 100000
+roro_memory=${roro_n}
+# The device tree where the bank brings none.
+roro_fdt=${fdtcontroladdr}
+# The command that starts the kernel: booti, or bootz on 32-bit boards.
+roro_boot=booti
+# ----------------------------------------------------------------------------------------------------------------------
+
+if test -n "${roro_watchdog}"; then run roro_watchdog; fi
+
+# What the variables say where nothing says anything: both banks may be started.
+order="A B"
+left_a=3
+left_b=3
+trial=
+recovery=${roro_recovery}
+
+# In memory: U-Boot's own environment while another one is in its place, the CRC as the command stores it and as a copy holds it,
+# both copies, and the copy to be written; the last, as `env export` clears more than it is told to.
+own=${roro_memory}
+env export -b ${own}
+setexpr roro_n ${own} + ${filesize}
+sum=${roro_n}
+setexpr roro_n ${sum} + 10
+copy_0=${roro_n}
+setexpr roro_n ${copy_0} + ${roro_bytes}
+copy_1=${roro_n}
+setexpr roro_n ${copy_1} + ${roro_bytes}
+new=${roro_n}
+setexpr roro_n ${roro_bytes} - 5
+data_bytes=${roro_n}
+newest=
+serial=0
+
+# roro_sum: the CRC of the copy at ${at}, little-endian, at ${sum} + 4. U-Boot stores it big-endian.
+setenv roro_sum 'setexpr roro_n ${at} + 5; crc32 ${roro_n} ${data_bytes} ${sum}; setexpr roro_n ${sum} + 3; setexpr roro_m ${sum} + 4; cp.b ${roro_n} ${roro_m} 1; setexpr roro_n ${sum} + 2; setexpr roro_m ${sum} + 5; cp.b ${roro_n} ${roro_m} 1; setexpr roro_n ${sum} + 1; setexpr roro_m ${sum} + 6; cp.b ${roro_n} ${roro_m} 1; setexpr roro_m ${sum} + 7; cp.b ${sum} ${roro_m} 1; setexpr roro_m ${sum} + 4'
+
+if test ${roro_native} = 1; then
+  if test -n "${BOOT_ORDER}"; then order="${BOOT_ORDER}"; fi
+  if test -n "${BOOT_A_LEFT}"; then left_a=${BOOT_A_LEFT}; fi
+  if test -n "${BOOT_B_LEFT}"; then left_b=${BOOT_B_LEFT}; fi
+  trial=${roro_trial}
+else
+  ${roro_interface} dev ${roro_device}
+  part start ${roro_interface} ${roro_device} ${roro_part_loader} roro_n
+  block_0=${roro_n}
+  setexpr roro_n ${block_0} + ${roro_blocks}
+  block_1=${roro_n}
+  for at in ${copy_0} ${copy_1}; do
+    block=${block_0}
+    if test ${at} = ${copy_1}; then block=${block_1}; fi
+    if ${roro_interface} read ${at} ${block} ${roro_blocks}; then
+      run roro_sum
+      if itest.l *${at} == *${roro_m}; then
+        setexpr roro_n ${at} + 4
+        setexpr.b roro_n *${roro_n}
+        # The newer serial counts, and 0 comes after ff, as in U-Boot itself.
+        newer=0
+        if test -z "${newest}"; then newer=1; else
+          if itest ${roro_n} -gt ${serial}; then newer=1; fi
+          if itest ${serial} == ff; then if itest ${roro_n} == 0; then newer=1; fi; fi
+          if itest ${serial} == 0; then if itest ${roro_n} == ff; then newer=0; fi; fi
+        fi
+        if test ${newer} = 1; then newest=${at}; serial=${roro_n}; fi
+      fi
+    fi
+  done
+  if test -n "${newest}"; then
+    setexpr roro_n ${newest} + 5
+    data=${roro_n}
+    env export -b ${own}
+    own_bytes=${filesize}
+    env import -d -b ${data} ${data_bytes}
+    if test -n "${BOOT_ORDER}"; then order="${BOOT_ORDER}"; fi
+    if test -n "${BOOT_A_LEFT}"; then left_a=${BOOT_A_LEFT}; fi
+    if test -n "${BOOT_B_LEFT}"; then left_b=${BOOT_B_LEFT}; fi
+    trial=${roro_trial}
+    if test -n "${roro_recovery}"; then recovery="${roro_recovery}"; fi
+    env import -d -b ${own} ${own_bytes}
+    if test -n "${recovery}"; then setenv roro_recovery "${recovery}"; fi
+  else
+    echo "Roro: the state of the boot loader is lost; the initrd decides"
+    # An empty environment, whose place is copy 0.
+    newest=${copy_1}
+    mw.b ${copy_1} 0 ${roro_bytes}
+  fi
+fi
+
+recovery_word=
+if test -n "${recovery}"; then recovery_word=roro.recovery=1; fi
+
+# First as long as starts are left. Then, as nothing better is there, without counting: the default bank before one on trial.
+first=
+for pass in counted uncounted; do
+  if test ${pass} = uncounted; then
+    if test "${trial}" = a; then order="B A"; fi
+    if test "${trial}" = b; then order="A B"; fi
+    echo "Roro: no bank has starts left; trying all"
+  fi
+  for name in ${order}; do
+    bank=
+    if test ${name} = A; then bank=a; left=${left_a}; part=${roro_part_a}; fi
+    if test ${name} = B; then bank=b; left=${left_b}; part=${roro_part_b}; fi
+    go=0
+    if test -n "${bank}"; then
+      if test -z "${first}"; then first=${bank}; fi
+      if test ${pass} = uncounted; then go=1; else
+        if itest ${left} -gt 0; then
+          go=1
+          setexpr roro_n ${left} - 1
+          left=${roro_n}
+          setexpr roro_n ${serial} + 1
+          setexpr roro_n ${roro_n} % 100
+          serial=${roro_n}
+          if test ${name} = A; then left_a=${left}; else left_b=${left}; fi
+          saved=0
+          if test ${roro_native} = 1; then
+            setenv BOOT_${name}_LEFT ${left}
+            setenv roro_n; setenv roro_m; setenv roro_sum
+            if saveenv; then saved=1; fi
+          else
+            old=${copy_0}
+            block=${block_0}
+            if test ${newest} = ${copy_0}; then old=${copy_1}; block=${block_1}; fi
+            setexpr roro_n ${newest} + 5
+            data=${roro_n}
+            mw.b ${new} 0 ${roro_bytes}
+            setexpr roro_n ${new} + 5
+            at=${roro_n}
+            # Nothing but the variables of the copy, all of them, and none of U-Boot's own.
+            env export -b ${own}
+            own_bytes=${filesize}
+            env import -d -b ${data} ${data_bytes}
+            setenv BOOT_${name}_LEFT ${left}
+            env export -b -s ${data_bytes} ${at}
+            env import -d -b ${own} ${own_bytes}
+            at=${new}
+            setexpr roro_n ${new} + 4
+            mw.b ${roro_n} ${serial}
+            run roro_sum
+            cp.b ${roro_m} ${new} 4
+            if ${roro_interface} write ${new} ${block} ${roro_blocks}; then
+              if ${roro_interface} read ${old} ${block} ${roro_blocks}; then
+                if cmp.b ${new} ${old} ${roro_bytes}; then saved=1; newest=${old}; fi
+              fi
+            fi
+          fi
+          if test ${saved} = 0; then
+            if test "${trial}" = "${bank}"; then
+              go=0
+              echo "Roro: the trial of bank ${bank} cannot be counted, so it is not started"
+            fi
+          fi
+        fi
+      fi
+    fi
+    if test ${go} = 1; then
+      setenv cmdline
+      initrd=-
+      fdt=${roro_fdt}
+      if load ${roro_interface} ${roro_device}:${part} ${roro_memory} roro/boot.env; then
+        env import -t ${roro_memory} ${filesize} cmdline
+        if test -n "${cmdline}"; then
+          if load ${roro_interface} ${roro_device}:${part} ${kernel_addr_r} roro/linux; then
+            if test -e ${roro_interface} ${roro_device}:${part} roro/initrd; then
+              initrd=missing
+              if load ${roro_interface} ${roro_device}:${part} ${ramdisk_addr_r} roro/initrd; then
+                initrd=${ramdisk_addr_r}:${filesize}
+              fi
+            fi
+            if test -e ${roro_interface} ${roro_device}:${part} roro/dtb; then
+              fdt=missing
+              if load ${roro_interface} ${roro_device}:${part} ${fdt_addr_r} roro/dtb; then fdt=${fdt_addr_r}; fi
+            fi
+            if test ${initrd} = missing -o ${fdt} = missing; then true; else
+              words="roro.bank=${bank}"
+              if test ${bank} != ${first}; then words="${words} roro.gave_up=${first}"; fi
+              setenv bootargs "${cmdline} ${words} ${recovery_word}"
+              echo "Roro: starting bank ${bank}"
+              ${roro_boot} ${kernel_addr_r} ${initrd} ${fdt}
+            fi
+          fi
+        fi
+      fi
+      echo "Roro: bank ${bank} cannot be started"
+    fi
+  done
+done
+
+echo "Roro: no bank can be booted"
+if test -n "${recovery}"; then
+  echo "Roro: starting the recovery command in 10 seconds"
+  for second in 1 2 3 4 5; do
+    if test -n "${roro_watchdog}"; then run roro_watchdog; fi
+    sleep 2
+  done
+  run roro_recovery
+fi
+echo "Roro: restarting in 300 seconds"
+for minute in 1 2 3 4 5; do
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+    if test -n "${roro_watchdog}"; then run roro_watchdog; fi
+    sleep 2
+  done
+done
+reset
