@@ -175,6 +175,20 @@ pub fn ensure_entries<S: VarStore>(
     })
 }
 
+/// The entry with this title, the one with the lowest number if there are several.
+pub fn entry_titled<S: VarStore>(store: &S, title: &str) -> Result<Option<u16>, S::Error> {
+    let mut numbers: Vec<u16> =
+        store.names(GLOBAL_VENDOR)?.iter().filter_map(|name| entry_number(name)).collect();
+    numbers.sort_unstable();
+    for number in numbers {
+        let option = store.read(&entry_name(number), GLOBAL_VENDOR)?;
+        if option.and_then(|option| title_of(&option)).as_deref() == Some(title) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
 /// `BootOrder`, empty when there is none.
 pub fn order<S: VarStore>(store: &S) -> Result<Vec<u16>, S::Error> {
     Ok(decode_order(&store.read("BootOrder", GLOBAL_VENDOR)?.unwrap_or_default())?)
@@ -211,14 +225,15 @@ pub fn clear_next<S: VarStore>(store: &mut S) -> Result<(), S::Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use proptest::prelude::*;
 
-    #[derive(Default)]
-    struct Memory(BTreeMap<String, Vec<u8>>, Vec<String>);
+    /// Variables in memory by name, and the order in which they were written.
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    pub struct Memory(BTreeMap<String, Vec<u8>>, Vec<String>);
 
     impl VarStore for Memory {
         type Error = Error;

@@ -86,6 +86,18 @@ pub enum Spare {
     Unbootable,
 }
 
+/// Whether a boot loader has something to start when no bank can be booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// The next boot, and only that one, starts it.
+    Next,
+    /// Nothing is configured; nothing was changed.
+    NotConfigured,
+}
+
+/// Title of the firmware entry that is started when no bank can be booted.
+pub const RECOVERY_TITLE: &str = "Roro Recovery";
+
 /// The state of a boot loader. Each deed is on stable storage when it returns; after an error the state is the old or the new one.
 pub trait Loader {
     /// What can go wrong there.
@@ -105,5 +117,10 @@ pub trait Loader {
     /// From early boot: whatever the loader believed, the next boot starts `to`.
     fn redirect(&mut self, to: Bank, spare: Spare) -> Result<(), Self::Error> {
         self.set_default(to, spare)
+    }
+
+    /// From early boot: no bank can be booted, so the next boot, and only that one, starts what is configured for that.
+    fn recover(&mut self) -> Result<Recovery, Self::Error> {
+        Ok(Recovery::NotConfigured)
     }
 }

@@ -4,11 +4,11 @@
 //! `BootNext` to the default bank and leaves the spare first in `BootOrder`. A default bank that dies before it can do so again
 //! has used up `BootNext`, and the firmware starts the spare, whose initrd decides by the record.
 
-use super::{Loader, Spare};
+use super::{Loader, RECOVERY_TITLE, Recovery, Spare};
 use crate::{
     bank::{Bank, PerBank},
     efi::{
-        GLOBAL_VENDOR, Partition, VarStore, clear_next, ensure_entries, entry_name, entry_title, next,
+        GLOBAL_VENDOR, Partition, VarStore, clear_next, ensure_entries, entry_name, entry_title, entry_titled, next,
         set_next, set_order, title_of,
     },
 };
@@ -89,5 +89,33 @@ impl<S: VarStore> Loader for Firmware<S> {
                 set_next(&mut self.vars, *entries.get(to))
             }
         }
+    }
+
+    fn recover(&mut self) -> Result<Recovery, S::Error> {
+        match entry_titled(&self.vars, RECOVERY_TITLE)? {
+            Some(entry) => set_next(&mut self.vars, entry).map(|()| Recovery::Next),
+            None => Ok(Recovery::NotConfigured),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::efi::{load_option, tests::Memory};
+
+    #[test]
+    fn recovery_is_the_entry_with_that_title_and_only_for_the_next_boot() {
+        let partition = |number| Partition { number, first_lba: 2048, blocks: 4096, guid: [number as u8; 16] };
+        let mut loader = Firmware::new(Memory::default(), PerBank { a: partition(1), b: partition(2) });
+        loader.set_default(Bank::A, Spare::Unbootable).unwrap();
+        let before = loader.vars.clone();
+        assert_eq!(loader.recover().unwrap(), Recovery::NotConfigured);
+        assert_eq!(loader.vars, before);
+        let option = load_option(RECOVERY_TITLE, &partition(3));
+        loader.vars.write("Boot0007", GLOBAL_VENDOR, &option).unwrap();
+        assert_eq!(loader.recover().unwrap(), Recovery::Next);
+        assert_eq!(next(&loader.vars).unwrap(), Some(7));
+        assert_eq!(loader.next().unwrap(), None, "it is no bank");
     }
 }

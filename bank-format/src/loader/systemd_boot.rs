@@ -4,7 +4,7 @@
 //! the loader before it starts it; `LoaderEntryDefault` names the entry of all others; both are UTF-16 with a terminating zero.
 //! Each is one firmware write. Like [`super::Firmware`], the one-shot doubles as the counter.
 
-use super::{Loader, Spare};
+use super::{Loader, Recovery, Spare};
 use crate::{
     bank::Bank,
     efi::{LOADER_VENDOR, VarStore},
@@ -12,6 +12,10 @@ use crate::{
 
 const ONE_SHOT: &str = "LoaderEntryOneShot";
 const DEFAULT: &str = "LoaderEntryDefault";
+/// The entries that the loader has found in this boot, each UTF-16 with a terminating zero.
+const ENTRIES: &str = "LoaderEntries";
+/// How the name of the entry begins that is started when no bank can be booted.
+const RECOVERY_ENTRY: &str = "roro-recovery";
 
 /// The identifier of a bank's entry: the name of its file in `EFI/Linux`.
 #[must_use]
@@ -25,17 +29,21 @@ pub fn entry_of_bank(bank: Bank) -> &'static str {
 /// The bank that an entry identifier (`LoaderEntrySelected`, UTF-16) names.
 #[must_use]
 pub fn bank_of_entry(value: &[u8]) -> Option<Bank> {
-    let units: Vec<u16> = value
-        .chunks_exact(2)
-        .map(|pair| pair.iter().rev().fold(0, |unit, byte| unit << 8 | u16::from(*byte)))
-        .take_while(|unit| *unit != 0)
-        .collect();
-    let text = String::from_utf16(&units).ok()?;
+    let text = decode_list(value).into_iter().next()?;
     Bank::BOTH.into_iter().find(|bank| text.eq_ignore_ascii_case(entry_of_bank(*bank)))
 }
 
-fn encode(bank: Bank) -> Vec<u8> {
-    entry_of_bank(bank).encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+/// Zero-terminated UTF-16 texts, one behind the other. What is no UTF-16 is no name of ours: it becomes an empty text.
+fn decode_list(value: &[u8]) -> Vec<String> {
+    let units: Vec<u16> = value
+        .chunks_exact(2)
+        .map(|pair| pair.iter().rev().fold(0, |unit, byte| unit << 8 | u16::from(*byte)))
+        .collect();
+    units.split(|unit| *unit == 0).map(|text| String::from_utf16(text).unwrap_or_default()).collect()
+}
+
+fn encode(entry: &str) -> Vec<u8> {
+    entry.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
 /// systemd-boot.
@@ -57,7 +65,7 @@ impl<S: VarStore> SystemdBoot<S> {
     }
 
     fn write(&mut self, name: &str, bank: Bank) -> Result<(), S::Error> {
-        let value = encode(bank);
+        let value = encode(entry_of_bank(bank));
         if self.vars.read(name, LOADER_VENDOR)?.as_ref() == Some(&value) {
             return Ok(());
         }
@@ -102,5 +110,47 @@ impl<S: VarStore> Loader for SystemdBoot<S> {
                 self.write(ONE_SHOT, to)
             }
         }
+    }
+
+    fn recover(&mut self) -> Result<Recovery, S::Error> {
+        let entries = self.vars.read(ENTRIES, LOADER_VENDOR)?.unwrap_or_default();
+        match decode_list(&entries).iter().find(|entry| entry.starts_with(RECOVERY_ENTRY)) {
+            Some(entry) => {
+                self.vars.write(ONE_SHOT, LOADER_VENDOR, &encode(entry)).map(|()| Recovery::Next)
+            }
+            None => Ok(Recovery::NotConfigured),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::efi::tests::Memory;
+
+    #[test]
+    fn banks_are_known_by_their_entry() {
+        for bank in Bank::BOTH {
+            assert_eq!(bank_of_entry(&encode(entry_of_bank(bank))), Some(bank));
+            assert_eq!(bank_of_entry(&encode(&entry_of_bank(bank).to_uppercase())), Some(bank));
+        }
+        for other in [&b""[..], b"r", &encode("roro-c.efi"), &[0, 0xd8, 0, 0]] {
+            assert_eq!(bank_of_entry(other), None);
+        }
+    }
+
+    #[test]
+    fn recovery_is_the_entry_with_that_name_and_only_for_the_next_boot() {
+        let mut loader = SystemdBoot::new(Memory::default());
+        loader.set_default(Bank::A, Spare::Unbootable).unwrap();
+        let before = loader.vars.clone();
+        assert_eq!(loader.recover().unwrap(), Recovery::NotConfigured);
+        assert_eq!(loader.vars, before);
+        let entries = ["roro-a.efi", "roro-b.efi", "roro-recovery.conf", "auto-windows"].map(encode).concat();
+        loader.vars.write(ENTRIES, LOADER_VENDOR, &entries).unwrap();
+        assert_eq!(loader.recover().unwrap(), Recovery::Next);
+        assert_eq!(loader.vars.read(ONE_SHOT, LOADER_VENDOR).unwrap(), Some(encode("roro-recovery.conf")));
+        assert_eq!(loader.vars.read(DEFAULT, LOADER_VENDOR).unwrap(), Some(encode("roro-a.efi")));
+        assert_eq!(loader.next().unwrap(), None, "it is no bank");
     }
 }
