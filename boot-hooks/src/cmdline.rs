@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bank_format::{
     Bank, Digest256,
     limits::{MAX_IMAGE_BYTES, MAX_SALT_BYTES},
+    loader::Kind,
     verity::BLOCK_BYTES,
 };
 
@@ -25,6 +26,12 @@ pub struct CommandLine {
     pub root: Proof,
     /// `roro.bank`, given by loaders that leave no other trace.
     pub bank: Option<Bank>,
+    /// `roro.loader`: which boot loader is told to go to another bank.
+    pub loader: Option<Kind>,
+    /// `roro.gave_up`: the bank on which a loader that counts has given up.
+    pub gave_up: Option<Bank>,
+    /// `roro.recovery=1`: the loader has something to start when no bank can be booted.
+    pub has_recovery: bool,
     /// `roro.init`, else [`DEFAULT_INIT`].
     pub init: PathBuf,
 }
@@ -49,15 +56,48 @@ pub fn parse(line: &str) -> Result<CommandLine> {
     if blocks == 0 || blocks > MAX_IMAGE_BYTES / BLOCK_BYTES as u64 {
         return Err(wrong("roro.blocks", "it is out of range"));
     }
-    let bank = match one(&words, "roro.bank")? {
+    let loader = match one(&words, "roro.loader")? {
         None => None,
-        Some(letter) => Some(letter.parse().map_err(|_| wrong("roro.bank", "expected a or b"))?),
+        Some(kind) => {
+            Some(kind.parse().map_err(|_| wrong("roro.loader", "it names no loader that is known"))?)
+        }
+    };
+    let has_recovery = match one(&words, "roro.recovery")? {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(_) => return Err(wrong("roro.recovery", "expected 0 or 1")),
     };
     let init = PathBuf::from(one(&words, "roro.init")?.unwrap_or(DEFAULT_INIT));
     if !init.is_absolute() {
         return Err(wrong("roro.init", "expected an absolute path"));
     }
-    Ok(CommandLine { root: Proof { root, salt, blocks }, bank, init })
+    Ok(CommandLine {
+        root: Proof { root, salt, blocks },
+        bank: bank(&words, "roro.bank")?,
+        loader,
+        gave_up: bank(&words, "roro.gave_up")?,
+        has_recovery,
+        init,
+    })
+}
+
+/// What the line gives to a kernel module, as `modprobe` would read it: the words `MODULE.NAME=VALUE`, without `MODULE.`; `-` and
+/// `_` in the name of a module are the same.
+#[must_use]
+pub fn module_parameters(line: &str, module: &str) -> String {
+    let canonical = |name: &str| name.replace('-', "_");
+    let ours = |word: &String| {
+        let (before, parameter) = word.split_once('.')?;
+        (canonical(before) == canonical(module)).then(|| parameter.to_owned())
+    };
+    words(line).iter().filter_map(ours).collect::<Vec<_>>().join(" ")
+}
+
+fn bank(words: &[String], key: &str) -> Result<Option<Bank>> {
+    match one(words, key)? {
+        None => Ok(None),
+        Some(letter) => letter.parse().map(Some).map_err(|_| wrong(key, "expected a or b")),
+    }
 }
 
 fn missing(key: &str) -> Error {
@@ -123,10 +163,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_loader_says() {
+        let line = format!(
+            "roothash={HASH} roro.blocks=1 roro.loader=u-boot roro.gave_up=a roro.recovery=1 roro.bank=b"
+        );
+        let parsed = parse(&line).unwrap();
+        assert_eq!(
+            (parsed.loader, parsed.gave_up, parsed.has_recovery),
+            (Some(Kind::UBoot), Some(Bank::A), true)
+        );
+    }
+
+    #[test]
+    fn modules_get_their_words() {
+        let line =
+            "ramoops.mem_size=1 console=ttyS0 efi-pstore.pstore_disable=0 ramoops.ecc=1 a.b ramoopsx.y=1";
+        assert_eq!(module_parameters(line, "ramoops"), "mem_size=1 ecc=1");
+        assert_eq!(module_parameters(line, "efi_pstore"), "pstore_disable=0");
+        assert_eq!(module_parameters(line, "erofs"), "");
+    }
+
+    #[test]
     fn what_may_be_left_out() {
         let parsed = parse(&format!("roothash={HASH} roro.salt=- roro.blocks=1")).unwrap();
         assert!(parsed.root.salt.is_empty());
         assert_eq!((parsed.bank, parsed.init), (None, PathBuf::from(DEFAULT_INIT)));
+        assert_eq!((parsed.loader, parsed.gave_up, parsed.has_recovery), (None, None, false));
         assert!(parse(&format!("roothash={HASH} roothash={HASH} roro.blocks=1")).is_ok());
     }
 
@@ -147,6 +209,9 @@ mod tests {
             format!("roothash={HASH} roro.blocks=1 roro.salt={}", "00".repeat(257)),
             format!("roothash={HASH} roro.blocks=1 roro.bank=c"),
             format!("roothash={HASH} roro.blocks=1 roro.init=init"),
+            format!("roothash={HASH} roro.blocks=1 roro.loader=lilo"),
+            format!("roothash={HASH} roro.blocks=1 roro.gave_up=c"),
+            format!("roothash={HASH} roro.blocks=1 roro.recovery=yes"),
         ] {
             assert!(parse(&line).is_err(), "{line}");
         }

@@ -19,8 +19,12 @@ use crate::{
     verity::Proof,
 };
 
-/// Partitions of the default profile.
-pub const NAMES: [&str; 6] = ["boot-a", "boot-b", "root-a", "root-b", "record", "state"];
+/// Partitions that the system finds under `/run/roro/dev`, those of them that are there: which ones depends on the boot loader.
+pub const NAMES: [&str; 8] = ["boot-a", "boot-b", "root-a", "root-b", "record", "state", LOADER, ESP];
+/// Name of the partition in which a loader keeps its state.
+pub const LOADER: &str = "loader";
+/// Name of the partition from which firmware starts a loader.
+pub const ESP: &str = "esp";
 /// Name of the record partition.
 pub const RECORD: &str = "record";
 /// Name of the state partition.
@@ -64,7 +68,9 @@ impl Disk {
         self.find(name).ok_or_else(|| Error::NoPartition { disk: self.name.clone(), name: name.to_owned() })
     }
 
-    fn find(&self, name: &str) -> Option<&Partition> {
+    /// The partition of this name, if there is one.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.entry.name == name)
     }
 
@@ -102,8 +108,10 @@ fn boot_name(bank: Bank) -> &'static str {
 pub struct Clues<'a> {
     /// `LoaderDevicePartUUID`, lower case.
     pub loader_partition: Option<String>,
-    /// `roro.bank`.
+    /// The bank that the loader says it has started: `LoaderEntrySelected` or `roro.bank`.
     pub bank: Option<Bank>,
+    /// The number of the partition that Raspberry Pi firmware has started.
+    pub partition_number: Option<u32>,
     /// The tree that the root partition must carry.
     pub root: &'a Proof,
 }
@@ -185,19 +193,15 @@ impl Places {
 }
 
 impl Clues<'_> {
-    /// The disk and bank, as soon as there is no doubt.
+    /// The disk and bank, as soon as there is no doubt. A partition of a bank is the best witness, then what the loader says, then the
+    /// tree.
     fn choose(&self, disks: &[Disk]) -> Result<Option<Standing>> {
-        match &self.loader_partition {
-            Some(guid) => {
-                let holds =
-                    |disk: &&Disk| disk.partitions.iter().any(|p| gpt::guid_text(&p.entry.guid) == *guid);
-                let Some(disk) = disks.iter().find(holds) else { return Ok(None) };
-                match self.bank_of_loader(disk, guid) {
-                    Some(bank) => Ok(Some(Standing { disk: disk.clone(), bank })),
-                    None => self.by_tree(std::slice::from_ref(disk)),
-                }
-            }
-            None => self.by_tree(disks),
+        let Some(guid) = &self.loader_partition else { return self.by_tree(disks) };
+        let holds = |disk: &&Disk| disk.partitions.iter().any(|p| gpt::guid_text(&p.entry.guid) == *guid);
+        let Some(disk) = disks.iter().find(holds) else { return Ok(None) };
+        match self.bank_of_loader(disk, guid).or_else(|| self.named(disk)) {
+            Some(bank) => Ok(Some(Standing { disk: disk.clone(), bank })),
+            None => self.by_tree(std::slice::from_ref(disk)),
         }
     }
 
@@ -205,6 +209,15 @@ impl Clues<'_> {
         let of_loader =
             |bank: &Bank| disk.find(boot_name(*bank)).is_some_and(|p| gpt::guid_text(&p.entry.guid) == guid);
         Bank::BOTH.into_iter().find(of_loader)
+    }
+
+    /// The bank that we stand in if this is the disk.
+    fn named(&self, disk: &Disk) -> Option<Bank> {
+        let started = |bank: &Bank| {
+            let number = disk.find(boot_name(*bank)).map(|partition| partition.entry.number);
+            number.is_some() && number == self.partition_number
+        };
+        self.bank.or_else(|| Bank::BOTH.into_iter().find(started))
     }
 
     /// The only root partition, of the bank that was named if one was, whose tree fits.
@@ -223,8 +236,8 @@ impl Clues<'_> {
     }
 
     fn roots<'d>(&self, disks: &'d [Disk]) -> Vec<(&'d Disk, Bank)> {
-        let banks: Vec<Bank> = self.bank.map_or_else(|| Bank::BOTH.to_vec(), |bank| vec![bank]);
-        disks.iter().flat_map(|disk| banks.iter().map(move |bank| (disk, *bank))).collect()
+        let banks = |disk: &Disk| self.named(disk).map_or_else(|| Bank::BOTH.to_vec(), |bank| vec![bank]);
+        disks.iter().flat_map(|disk| banks(disk).into_iter().map(move |bank| (disk, bank))).collect()
     }
 
     fn fits(&self, partition: &Partition) -> bool {
@@ -241,9 +254,9 @@ impl Clues<'_> {
             return Ok(Some(standing));
         }
         let mut named = self.roots(disks);
-        named.retain(|(disk, bank)| disk.find(root_name(*bank)).is_some());
-        match (self.bank, named.as_slice()) {
-            (Some(_), [(disk, bank)]) => Ok(Some(Standing { disk: (*disk).clone(), bank: *bank })),
+        named.retain(|(disk, bank)| self.named(disk).is_some() && disk.find(root_name(*bank)).is_some());
+        match named.as_slice() {
+            [(disk, bank)] => Ok(Some(Standing { disk: (*disk).clone(), bank: *bank })),
             _ => Ok(None),
         }
     }
@@ -316,7 +329,7 @@ mod tests {
                 let disk = disks.iter().find(|d| d.name == disk).unwrap();
                 gpt::guid_text(&disk.partition(part).unwrap().entry.guid)
             };
-            let clues = Clues { loader_partition: loader.map(guid_of), bank, root };
+            let clues = Clues { loader_partition: loader.map(guid_of), bank, partition_number: None, root };
             Ok(clues.choose(&disks)?.map(|found| (found.disk.name, found.bank)))
         }
     }
@@ -328,7 +341,10 @@ mod tests {
         let choose = |loader| machine.choose(Some(loader), Some(Bank::A), &proof).unwrap();
         assert_eq!(choose("vdb/boot-a"), Some(("vdb".into(), Bank::A)));
         assert_eq!(choose("vda/boot-b"), Some(("vda".into(), Bank::B)));
-        assert_eq!(choose("vda/state"), Some(("vda".into(), Bank::A)), "a common ESP: the tree decides");
+        assert_eq!(choose("vda/state"), Some(("vda".into(), Bank::A)));
+        let esp = |bank| machine.choose(Some("vda/esp"), bank, &proof).unwrap();
+        assert_eq!(esp(Some(Bank::B)), Some(("vda".into(), Bank::B)), "a common ESP: the entry decides");
+        assert_eq!(esp(None), Some(("vda".into(), Bank::A)), "a common ESP without a name: the tree decides");
     }
 
     #[test]
@@ -349,10 +365,15 @@ mod tests {
         let (_, proof) = image(2, b"s");
         let machine = Machine::new().with("vda", &[]);
         let disks = machine.places.disks().unwrap().0;
-        let clues = Clues { loader_partition: None, bank: Some(Bank::B), root: &proof };
+        let clues =
+            Clues { loader_partition: None, bank: Some(Bank::B), partition_number: None, root: &proof };
         assert_eq!(clues.choose_at_last(&disks).unwrap().unwrap().bank, Bank::B);
         let clues = Clues { bank: None, ..clues };
         assert_eq!(clues.choose_at_last(&disks).unwrap(), None);
+        let clues = Clues { partition_number: Some(2), ..clues };
+        assert_eq!(clues.choose_at_last(&disks).unwrap().unwrap().bank, Bank::B, "boot-b is the second");
+        let clues = Clues { partition_number: Some(5), ..clues };
+        assert_eq!(clues.choose_at_last(&disks).unwrap(), None, "the record is no boot partition");
     }
 
     #[test]

@@ -91,6 +91,12 @@ pub enum Error {
         /// The record's words.
         detail: String,
     },
+    /// The boot loader's state could not be changed.
+    #[error("the boot loader cannot be told: {detail}")]
+    Loader {
+        /// The backend's words.
+        detail: String,
+    },
     /// No file system was recognised.
     #[error("cannot mount {subject}: {tried}")]
     NoFileSystem {

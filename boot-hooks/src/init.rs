@@ -1,29 +1,34 @@
-//! The sequence of early boot, and its end: in the root, in a reset, or halted with a message.
+//! The sequence of early boot, and its end: in the root, or in one of the ends of [`crate::ending`].
 //!
 //! Each step has a name; a failure is written down as `step: what: why`. Process 1 never returns: every error and every panic
-//! ends in `end`. The table of decisions is in `docs/boot.md`.
+//! ends the machine. The table of decisions is in `docs/boot.md`.
 
 use std::{
     any::Any,
     convert::Infallible,
     fs::File,
-    os::unix::fs::symlink,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     process::{self, ExitCode},
 };
 
-use bank_format::Bank;
+use bank_format::{
+    Bank,
+    loader::{Kind, Recovery},
+};
 
 use crate::{
     cmdline::{self, CommandLine},
     console,
     disk::{self, Clues, Disk, Places, Standing},
+    ending::End,
     error::{Error, Result, chain},
-    ledger::{Going, Ledger, Ruling},
+    handover::{self, Word},
+    ledger::{Counting, Going, Ledger, Redirect, Ruling},
     limits,
-    linux::{self, Access, Trust, uevent::Events},
-    paths,
+    linux::{self, Access, Trust},
+    loader::BootLoader,
+    modules, paths,
     record_medium::RecordPartition,
     state, switch,
     vars::{self, EfiVars},
@@ -33,26 +38,23 @@ use crate::{
 
 const ROOT: &str = "/sysroot";
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
-const RUN: &str = "/run/roro";
-/// systemd's generators that would do again, from `roothash=` and the partition types, what was done here: the one waits for
-/// partitions that do not exist, the other mounts boot images for writing.
-const DONE_ALREADY: [&str; 2] = ["systemd-gpt-auto-generator", "systemd-veritysetup-generator"];
-const GENERATORS: &str = "/run/systemd/system-generators";
-const MODULES: &str = "/modules";
 const PROGRESS_STEPS: u64 = 4;
-
-/// How a boot ends that does not end in the root.
-#[derive(Debug)]
-enum End {
-    Reset(String),
-    Halt(String),
-}
+/// Where Raspberry Pi firmware says which partition it has started: a big-endian number.
+const STARTED_PARTITION: &str = "/proc/device-tree/chosen/bootloader/partition";
 
 /// What the failure path needs to know.
 struct Boot {
     step: &'static str,
     watchdog: Watchdog,
+    loader: Option<BootLoader>,
     ledger: Option<Ledger<RecordPartition>>,
+}
+
+/// Whether there are EFI variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Firmware {
+    Efi,
+    Other,
 }
 
 /// Fails unless this process is `/init`: it deletes its root file system and restarts machines.
@@ -68,37 +70,14 @@ pub fn refuse_outside_an_initrd() -> Result<()> {
 
 /// Process 1. Does not return unless the kernel refuses to end the machine.
 pub fn run() -> ExitCode {
-    let mut boot = Boot { step: "mounts", watchdog: Watchdog::default(), ledger: None };
+    let mut boot = Boot { step: "mounts", watchdog: Watchdog::default(), loader: None, ledger: None };
     let outcome = catch_unwind(AssertUnwindSafe(|| boot.sequence()));
     let end = match outcome {
         Ok(Ok(end)) => end,
-        Ok(Err(error)) => boot.failed(&chain(&error)),
-        Err(panic) => boot.failed(&format!("this is a bug in Roro: {}", panic_text(panic.as_ref()))),
+        Ok(Err(error)) => boot.failed(&error),
+        Err(panic) => boot.noted(&format!("this is a bug in Roro: {}", panic_text(panic.as_ref()))),
     };
-    let _panic_on_the_last_line = catch_unwind(|| end_with(&end));
-    end_machine(&end)
-}
-
-fn end_with(end: &End) {
-    match end {
-        End::Reset(reason) => console::fail(&format!("{reason}; resetting")),
-        End::Halt(reason) => console::fail(&format!("{reason}; halted: write the factory image again")),
-    }
-}
-
-fn end_machine(end: &End) -> ExitCode {
-    nix::unistd::sync();
-    let refused: std::io::Result<Infallible> = match end {
-        End::Reset(_) => linux::restart(),
-        End::Halt(_) => {
-            Events::pause(limits::HALT_MESSAGE);
-            linux::halt()
-        }
-    };
-    // Process 1 that ends is a kernel panic, which resets where `panic=` is on the command line: the last way out.
-    let Err(error) = refused;
-    console::fail(&format!("the kernel does not end the machine: {error}"));
-    ExitCode::FAILURE
+    end.carry_out(&boot.watchdog)
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -110,32 +89,75 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl Boot {
-    fn failed(&mut self, why: &str) -> End {
+    fn failed(&mut self, error: &Error) -> End {
+        if let Error::RootRefused { .. } = error
+            && let Some(ledger) = self.ledger.as_mut()
+        {
+            let reason = format!("initrd, {}: {}", self.step, chain(error));
+            match ledger.image_is_rotten(&reason) {
+                Ok(Some(redirect)) => return self.redirected(redirect, &reason),
+                Ok(None) => (),
+                Err(why) => console::warn(&format!("the other bank cannot take over: {why}")),
+            }
+        }
+        self.noted(&chain(error))
+    }
+
+    fn noted(&mut self, why: &str) -> End {
         let reason = format!("initrd, {}: {why}", self.step);
         if let Some(ledger) = self.ledger.as_mut()
             && let Err(error) = ledger.note_failure(&reason)
         {
             console::fail(&format!("the reason cannot be recorded: {error}"));
         }
-        End::Reset(reason)
+        End::Reset(reason, self.counting())
+    }
+
+    /// The record has decided already, so a loader that cannot be told is no reason of its own: the decision is made again in the next
+    /// boot, as often as the record allows.
+    fn redirected(&self, redirect: Redirect, reason: &str) -> End {
+        if let Some(loader) = &self.loader
+            && let Err(error) = loader.redirect(redirect)
+        {
+            console::warn(&chain(&error));
+        }
+        End::Reset(format!("{reason}: going to bank {}", redirect.to), self.counting())
+    }
+
+    fn stopped(&self, reason: String) -> End {
+        let recovery = self.loader.as_ref().map_or(Ok(Recovery::NotConfigured), BootLoader::recover);
+        let recovery = recovery.unwrap_or_else(|error| {
+            console::warn(&chain(&error));
+            Recovery::NotConfigured
+        });
+        End::Stop(reason, recovery)
+    }
+
+    fn counting(&self) -> Counting {
+        self.ledger.as_ref().map_or(Counting::Uncounted, Ledger::counting)
     }
 
     fn sequence(&mut self) -> Result<End> {
         mount_kernel()?;
         console::note(concat!("initrd ", env!("CARGO_PKG_VERSION")));
-        self.step = "modules";
-        load_modules()?;
-        let has_efi = mount_efivars();
-        self.watchdog = Watchdog::start();
-        self.step = "command line";
         let line =
             paths::read_text(Path::new("/proc/cmdline"), limits::MAX_CMDLINE_BYTES)?.unwrap_or_default();
+        self.step = "modules";
+        modules::load(&line, &mut self.watchdog)?;
+        let firmware = mount_efivars();
+        self.step = "command line";
         let command_line = cmdline::parse(&line)?;
         self.step = "disk";
-        let Standing { disk, bank } = self.find(&command_line, has_efi)?;
+        let Standing { disk, bank } = self.find(&command_line, firmware)?;
+        let kind = command_line.loader.unwrap_or(match firmware {
+            Firmware::Efi => Kind::Efi,
+            Firmware::Other => Kind::Script,
+        });
+        let has_recovery = command_line.has_recovery;
+        self.loader = Some(BootLoader { kind, disk: disk.clone(), has_recovery });
         self.step = "record";
         let medium = disk.partition(disk::RECORD).and_then(|part| RecordPartition::open(&part.node));
-        let (ledger, ruling, warning) = Ledger::open(medium, bank)?;
+        let (ledger, ruling, warning) = Ledger::open(medium, bank, command_line.gave_up)?;
         self.ledger = Some(ledger);
         if let Some(warning) = warning {
             console::warn(&warning);
@@ -145,27 +167,26 @@ impl Boot {
                 console::note(&format!("bank {bank} of {}, {going}", disk.name));
                 match self.go_on(&command_line, &disk, bank, going)? {}
             }
-            Ruling::Redirect(to, reason) => {
-                self.step = "redirect";
-                if has_efi {
-                    vars::redirect(&mut EfiVars::mounted(), &disk.boot_partitions()?, to)?;
-                }
-                Ok(End::Reset(format!("{reason}: going to bank {to}")))
-            }
-            Ruling::Stop(reason) => Ok(End::Halt(reason)),
+            Ruling::Redirect(redirect, reason) => Ok(self.redirected(redirect, &reason)),
+            Ruling::Stop(reason) => Ok(self.stopped(reason)),
         }
     }
 
-    fn find(&self, command_line: &CommandLine, has_efi: bool) -> Result<Standing> {
-        let loader_partition = if has_efi {
-            vars::loader_partition(&EfiVars::mounted()).unwrap_or_else(|error| {
-                console::warn(&format!("the loader's partition is unknown: {}", chain(&error)));
-                None
-            })
-        } else {
-            None
+    fn find(&self, command_line: &CommandLine, firmware: Firmware) -> Result<Standing> {
+        let unknown =
+            |error: &Error| console::warn(&format!("what the loader has started: {}", chain(error)));
+        let (mut loader_partition, mut entry) = (None, None);
+        if firmware == Firmware::Efi {
+            let vars = EfiVars::mounted();
+            loader_partition = vars::loader_partition(&vars).inspect_err(unknown).ok().flatten();
+            entry = vars::loader_entry(&vars).inspect_err(unknown).ok().flatten();
+        }
+        let clues = Clues {
+            loader_partition,
+            bank: entry.or(command_line.bank),
+            partition_number: started_partition(),
+            root: &command_line.root,
         };
-        let clues = Clues { loader_partition, bank: command_line.bank, root: &command_line.root };
         Places::of_the_kernel().find(&clues, &mut || self.watchdog.alive())
     }
 
@@ -180,13 +201,16 @@ impl Boot {
         self.step = "root image";
         self.open_root(&command_line.root, disk, bank, going)?;
         self.step = "state";
+        self.watchdog.alive();
         let state_partition = disk.partition(disk::STATE)?;
         state::mount(&state_partition.node, &root.join("state"))?;
+        self.watchdog.alive();
         let list =
             paths::read_small(&root.join(state::LIST), limits::MAX_STATE_LIST_BYTES)?.unwrap_or_default();
-        state::lay_out(root, &state::parse(&String::from_utf8_lossy(&list))?)?;
+        state::lay_out(root, &state::parse(&String::from_utf8_lossy(&list))?, &|| self.watchdog.alive())?;
         self.step = "run";
-        leave_word(disk, bank, going, &command_line.root)?;
+        let watchdog = self.watchdog.name();
+        handover::leave_word(&Word { disk, bank, going, root: command_line.root.root, watchdog })?;
         self.step = "switch";
         self.watchdog.alive();
         switch::check(root, &command_line.init)?;
@@ -236,63 +260,23 @@ fn mount_kernel() -> Result<()> {
     Ok(())
 }
 
-/// A module that fails is noted: what is missed without it gives a better reason later.
-fn load_modules() -> Result<()> {
-    let directory = Path::new(MODULES);
-    let list = paths::read_text(&directory.join("load"), limits::MAX_MODULE_LIST_BYTES)?.unwrap_or_default();
-    for name in list.lines().map(str::trim).filter(|name| !name.is_empty()) {
-        let loaded = File::open(directory.join(name)).and_then(|module| linux::load_module(&module));
-        if let Err(error) = loaded {
-            console::warn(&format!("module {name}: {error}"));
-        }
-    }
-    Ok(())
-}
-
 /// Whether the variables of the firmware are there.
-fn mount_efivars() -> bool {
+fn mount_efivars() -> Firmware {
     if !Path::new("/sys/firmware/efi").exists() {
-        return false;
+        return Firmware::Other;
     }
     let vars = EfiVars::mounted();
     let kind = "efivarfs";
     match linux::mount_fs(Path::new(kind), vars.directory(), kind, Access::ReadWrite, Trust::Kernel, "") {
-        Ok(()) => true,
+        Ok(()) => Firmware::Efi,
         Err(error) => {
             console::warn(&format!("no EFI variables: {error}"));
-            false
+            Firmware::Other
         }
     }
 }
 
-/// Tells the system what it runs from: `/run/roro`.
-fn leave_word(disk: &Disk, bank: Bank, going: Going, proof: &Proof) -> Result<()> {
-    let run = PathBuf::from(RUN);
-    let links = run.join("dev");
-    paths::make_dirs(&links)?;
-    for name in disk::NAMES {
-        // A missing record is survived, and so has no link.
-        if let Ok(partition) = disk.partition(name) {
-            let link = links.join(name);
-            symlink(&partition.node, &link).map_err(Error::io("link", &link))?;
-        }
-    }
-    let generators = Path::new(GENERATORS);
-    paths::make_dirs(generators)?;
-    for name in DONE_ALREADY {
-        let mask = generators.join(name);
-        symlink("/dev/null", &mask).map_err(Error::io("mask", &mask))?;
-    }
-    let write = |name: &str, text: String| {
-        let path = run.join(name);
-        std::fs::write(&path, text).map_err(Error::io("write", &path))
-    };
-    let roothash = proof.root;
-    write("bank", format!("{bank}\n"))?;
-    write("boot.json", format!("{{\"bank\":\"{bank}\",\"as\":\"{going}\",\"roothash\":\"{roothash}\"}}\n"))?;
-    // The gate's unit runs only where this file is: a gate that dies must reset a trial, never a confirmed bank.
-    if going == Going::Trial {
-        write("trial", String::new())?;
-    }
-    Ok(())
+fn started_partition() -> Option<u32> {
+    let bytes = paths::read_small(Path::new(STARTED_PARTITION), limits::MAX_SYSFS_BYTES).ok()??;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }

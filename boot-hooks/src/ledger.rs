@@ -7,7 +7,8 @@ use std::{error::Error as StdError, fmt};
 
 use bank_format::{
     Bank,
-    record::{Loaded, Medium, Record, Store},
+    loader::Spare,
+    record::{BankState, Loaded, Medium, Record, Store},
     rule::{self, BootAs, Decision},
 };
 
@@ -57,16 +58,47 @@ impl fmt::Display for Going {
 pub enum Ruling {
     /// Go on.
     Boot(Going),
-    /// Point the loader at this bank, and reset.
-    Redirect(Bank, String),
+    /// Point the loader at another bank, and reset.
+    Redirect(Redirect, String),
     /// Stop with this message.
     Stop(String),
+}
+
+/// Where the loader is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    /// The bank that starts from now on.
+    pub to: Bank,
+    /// Whether the other one may take over.
+    pub spare: Spare,
+}
+
+impl Redirect {
+    fn by(record: &Record, to: Bank) -> Self {
+        let spare = match record.banks.get(!to).state {
+            BankState::Confirmed => Spare::Bootable,
+            BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => {
+                Spare::Unbootable
+            }
+        };
+        Self { to, spare }
+    }
+}
+
+/// Whether the record limits how often a boot like this one may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// It was counted before it was tried.
+    Counted,
+    /// There is no record that can be written.
+    Uncounted,
 }
 
 /// The record of this boot.
 #[derive(Debug)]
 pub struct Ledger<M> {
     standing_in: Bank,
+    counting: Counting,
     tracked: Option<(Store<M>, Record)>,
 }
 
@@ -74,10 +106,16 @@ impl<M: Medium> Ledger<M>
 where
     M::Error: StdError + 'static,
 {
-    /// Reads the record, decides, and puts the count on stable storage. The third value is for the console.
-    pub fn open(medium: Result<M, M::Error>, standing_in: Bank) -> Result<(Self, Ruling, Option<String>)> {
+    /// Reads the record, decides, and puts the count on stable storage. `gave_up` is the bank that the loader has given up on. The
+    /// third value is for the console.
+    pub fn open(
+        medium: Result<M, M::Error>,
+        standing_in: Bank,
+        gave_up: Option<Bank>,
+    ) -> Result<(Self, Ruling, Option<String>)> {
         let untracked = |going, warning: String| {
-            Ok((Self { standing_in, tracked: None }, Ruling::Boot(going), Some(warning)))
+            let ledger = Self { standing_in, counting: Counting::Uncounted, tracked: None };
+            Ok((ledger, Ruling::Boot(going), Some(warning)))
         };
         let opened = medium.map_err(|error| chain(&error));
         let (mut store, loaded) = match opened.and_then(|m| Store::open(m).map_err(|error| chain(&error))) {
@@ -91,7 +129,7 @@ where
                 return untracked(Going::Untracked, format!("both copies of the record are lost: {why}"));
             }
         };
-        let (decision, next) = rule::decide(&record, standing_in, None);
+        let (decision, next) = rule::decide(&record, standing_in, gave_up);
         let committed = store.commit(&next).map_err(|error| chain(&error));
         let ruling = match (decision, &committed) {
             (Decision::Boot(BootAs::Trial), Ok(())) => Ruling::Boot(Going::Trial),
@@ -101,11 +139,28 @@ where
             (Decision::Boot(BootAs::Confirmed), _) => Ruling::Boot(Going::Confirmed),
             (Decision::Boot(BootAs::AfterUncleanEnd), _) => Ruling::Boot(Going::AfterUncleanEnd),
             (Decision::Boot(BootAs::LastResort), _) => Ruling::Boot(Going::LastResort),
-            (Decision::Redirect { to, reason }, _) => Ruling::Redirect(to, reason),
+            (Decision::Redirect { to, reason }, _) => Ruling::Redirect(Redirect::by(&next, to), reason),
             (Decision::Stop { reason }, _) => Ruling::Stop(reason),
         };
+        let counting = if committed.is_ok() { Counting::Counted } else { Counting::Uncounted };
         let warning = committed.err().map(|why| format!("this boot is not counted: {why}"));
-        Ok((Self { standing_in, tracked: Some((store, next)) }, ruling, warning))
+        Ok((Self { standing_in, counting, tracked: Some((store, next)) }, ruling, warning))
+    }
+
+    /// Whether this boot was counted.
+    #[must_use]
+    pub fn counting(&self) -> Counting {
+        self.counting
+    }
+
+    /// The root image of this bank is not what was installed. Where a better bank is known, it is the confirmed one from now on, and
+    /// the loader is to be sent there; else nothing was written.
+    pub fn image_is_rotten(&mut self, reason: &str) -> Result<Option<Redirect>, String> {
+        let Some((store, record)) = self.tracked.as_mut() else { return Ok(None) };
+        let Some(next) = rule::image_is_rotten(record, self.standing_in, reason) else { return Ok(None) };
+        store.commit(&next).map_err(|error| chain(&error))?;
+        *record = next;
+        Ok(Some(Redirect::by(record, !self.standing_in)))
     }
 
     /// Writes down why this boot ends here.
@@ -200,7 +255,7 @@ mod tests {
     #[test]
     fn trial_is_counted_on_the_medium_before_it_goes_on_and_blamed_when_it_fails() {
         let medium = medium(Some(&on_trial()));
-        let (mut ledger, ruling, warning) = Ledger::open(Ok(medium.clone()), Bank::B).unwrap();
+        let (mut ledger, ruling, warning) = Ledger::open(Ok(medium.clone()), Bank::B, None).unwrap();
         assert_eq!((ruling, warning), (Ruling::Boot(Going::Trial), None));
         let trial = stored(&medium).trial.unwrap();
         assert_eq!((trial.phase, trial.tries_left, trial.tries_made), (TrialPhase::Started, 0, 1));
@@ -210,18 +265,59 @@ mod tests {
         assert_eq!(trial.phase, TrialPhase::Failed);
         assert_eq!(trial.reason.unwrap(), "root image: data block 7 does not match its hash");
         assert_eq!(record.banks.b.state, BankState::Failed);
-        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B).unwrap();
-        assert!(matches!(ruling, Ruling::Redirect(Bank::A, _)));
+        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B, None).unwrap();
+        assert_eq!(to(&ruling), Redirect { to: Bank::A, spare: Spare::Unbootable });
+    }
+
+    fn to(ruling: &Ruling) -> Redirect {
+        match ruling {
+            Ruling::Redirect(redirect, _) => *redirect,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_rotten_image_makes_the_other_bank_the_confirmed_one_at_once() {
+        let mut record = on_trial();
+        record.trial = None;
+        let alone = medium(Some(&record));
+        let (mut ledger, _, _) = Ledger::open(Ok(alone.clone()), Bank::A, None).unwrap();
+        assert_eq!(ledger.image_is_rotten("data block 7").unwrap(), None);
+        assert_eq!(stored(&alone).confirmed, Bank::A);
+
+        record.banks.b.state = BankState::Confirmed;
+        let both = medium(Some(&record));
+        let (mut ledger, ruling, _) = Ledger::open(Ok(both.clone()), Bank::A, None).unwrap();
+        assert_eq!((ruling, ledger.counting()), (Ruling::Boot(Going::Confirmed), Counting::Counted));
+        let sent = ledger.image_is_rotten("data block 7").unwrap().unwrap();
+        assert_eq!(sent, Redirect { to: Bank::B, spare: Spare::Unbootable });
+        let now = stored(&both);
+        assert_eq!((now.confirmed, now.banks.a.state), (Bank::B, BankState::Failed));
+        assert_eq!(now.last_result.unwrap().reason.unwrap(), "data block 7");
+        assert_eq!(ledger.image_is_rotten("data block 8").unwrap(), None, "there is nothing better any more");
+    }
+
+    #[test]
+    fn a_loader_that_has_given_up_is_heard() {
+        let mut record = on_trial();
+        record.trial = None;
+        record.banks.b.state = BankState::Confirmed;
+        let medium = medium(Some(&record));
+        let (_, ruling, _) = Ledger::open(Ok(medium.clone()), Bank::B, None).unwrap();
+        assert_eq!(to(&ruling), Redirect { to: Bank::A, spare: Spare::Bootable });
+        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B, Some(Bank::A)).unwrap();
+        assert_eq!(ruling, Ruling::Boot(Going::LastResort));
     }
 
     #[test]
     fn trial_that_cannot_be_counted_is_not_tried_but_the_confirmed_bank_boots() {
         let medium = medium(Some(&on_trial()));
         medium.0.borrow_mut().writes_left = Some(0);
-        assert!(matches!(Ledger::open(Ok(medium.clone()), Bank::B), Err(Error::NotCounted { .. })));
-        let (mut ledger, ruling, warning) = Ledger::open(Ok(medium), Bank::A).unwrap();
+        assert!(matches!(Ledger::open(Ok(medium.clone()), Bank::B, None), Err(Error::NotCounted { .. })));
+        let (mut ledger, ruling, warning) = Ledger::open(Ok(medium), Bank::A, None).unwrap();
         assert_eq!(ruling, Ruling::Boot(Going::Confirmed));
         assert!(warning.unwrap().contains("write protected"));
+        assert_eq!(ledger.counting(), Counting::Uncounted);
         assert!(ledger.note_failure("x").is_err(), "and nothing can be noted there either");
     }
 
@@ -231,16 +327,16 @@ mod tests {
         record.trial = None;
         let medium = medium(Some(&record));
         for _ in 0..bank_format::limits::MAX_REDIRECTS {
-            let (_, ruling, _) = Ledger::open(Ok(medium.clone()), Bank::B).unwrap();
-            assert!(matches!(ruling, Ruling::Redirect(Bank::A, _)));
+            let (_, ruling, _) = Ledger::open(Ok(medium.clone()), Bank::B, None).unwrap();
+            assert_eq!(to(&ruling).to, Bank::A);
         }
-        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B).unwrap();
+        let (_, ruling, _) = Ledger::open(Ok(medium), Bank::B, None).unwrap();
         assert!(matches!(ruling, Ruling::Stop(_)));
     }
 
     #[test]
     fn without_a_usable_record_the_boot_goes_on_untracked() {
-        let (mut ledger, ruling, _) = Ledger::open(Ok(medium(None)), Bank::A).unwrap();
+        let (mut ledger, ruling, _) = Ledger::open(Ok(medium(None)), Bank::A, None).unwrap();
         assert_eq!(ruling, Ruling::Boot(Going::Unfounded));
         ledger.note_failure("nobody to tell").unwrap();
 
@@ -248,18 +344,18 @@ mod tests {
         for copy in 0..2 {
             torn.0.borrow_mut().bytes[copy * COPY_BYTES + 40] ^= 1;
         }
-        let (_, ruling, warning) = Ledger::open(Ok(torn), Bank::A).unwrap();
+        let (_, ruling, warning) = Ledger::open(Ok(torn), Bank::A, None).unwrap();
         assert_eq!(ruling, Ruling::Boot(Going::Untracked));
         assert!(warning.unwrap().contains("lost"));
 
         let dead = medium(None);
         dead.0.borrow_mut().unreadable = true;
-        let (_, ruling, warning) = Ledger::open(Ok(dead), Bank::A).unwrap();
+        let (_, ruling, warning) = Ledger::open(Ok(dead), Bank::A, None).unwrap();
         assert_eq!(ruling, Ruling::Boot(Going::Untracked));
         assert!(warning.unwrap().contains("drive is dead"));
 
         let absent = Err(std::io::Error::other("no such device"));
-        let (_, ruling, _) = Ledger::<Memory>::open(absent, Bank::A).unwrap();
+        let (_, ruling, _) = Ledger::<Memory>::open(absent, Bank::A, None).unwrap();
         assert_eq!(ruling, Ruling::Boot(Going::Untracked));
         assert!(Going::Untracked.checks_whole_image() && !Going::Confirmed.checks_whole_image());
     }

@@ -9,13 +9,17 @@
 pub mod cmdline;
 pub mod console;
 pub mod disk;
+pub mod ending;
 pub mod error;
 pub mod gpt;
+pub mod handover;
 pub mod init;
 pub mod ledger;
 pub mod limits;
 #[expect(unsafe_code, reason = "the one module that speaks to the kernel through ioctls")]
 pub mod linux;
+pub mod loader;
+pub mod modules;
 pub mod paths;
 pub mod record_medium;
 pub mod scenarios;

@@ -6,9 +6,20 @@ use std::time::Duration;
 pub const DISK_WAIT: Duration = Duration::from_secs(20);
 /// Longest sleep between two looks at the disks, when no event of the kernel ends it.
 pub const DISK_POLL: Duration = Duration::from_millis(250);
-/// How long a message of a machine that stops stays on the console.
-pub const HALT_MESSAGE: Duration = Duration::from_secs(5);
-/// Seconds until the watchdog bites.
+/// Pause before a recovery entry is started: time to read why, and to pull the plug.
+pub const RECOVERY_PAUSE: Duration = Duration::from_secs(10);
+/// Pause before a machine on which no bank can be booted tries once more: a cause that goes away heals, one that stays neither wears
+/// out the drive nor floods the log of who collects it.
+pub const STOP_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// How often the message is said again meanwhile, for a person who plugs in a serial cable later.
+pub const STOP_MESSAGE_EVERY: Duration = Duration::from_secs(60);
+/// Pause before the reset after a failure that no record counts: without it a machine with a broken disk would spin.
+pub const UNCOUNTED_PAUSE: Duration = Duration::from_secs(30);
+/// Longest time between two signs of life to the watchdog in a pause.
+pub const PAUSE_STEP: Duration = Duration::from_secs(5);
+/// Shortest time between two signs of life: a tree of small files must not become a system call for each.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// Seconds until the watchdog bites: more than any single step without a sign of life takes on a slow drive.
 pub const WATCHDOG_SECONDS: i32 = 60;
 /// Bytes of `/proc/cmdline`; the kernel's own limit on x86 is 2048.
 pub const MAX_CMDLINE_BYTES: u64 = 16 << 10;

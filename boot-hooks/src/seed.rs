@@ -15,31 +15,37 @@ use crate::{
     limits::{MAX_SEED_ENTRIES, MAX_TREE_DEPTH},
 };
 
+/// What is left to copy at most, and whom each entry is a sign of life to.
+struct Course<'a> {
+    budget: u32,
+    alive: &'a dyn Fn(),
+}
+
 /// Copies `from` to `to`, which does not exist yet.
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut budget = MAX_SEED_ENTRIES;
-    copy_entry(from, to, MAX_TREE_DEPTH, &mut budget)
+pub fn copy(from: &Path, to: &Path, alive: &dyn Fn()) -> Result<()> {
+    copy_entry(from, to, MAX_TREE_DEPTH, &mut Course { budget: MAX_SEED_ENTRIES, alive })
 }
 
 /// Copies the content of the directory `from` into the directory `to`, and its mode and owner onto it.
-pub fn copy_into(from: &Path, to: &Path) -> Result<()> {
-    let mut budget = MAX_SEED_ENTRIES;
+pub fn copy_into(from: &Path, to: &Path, alive: &dyn Fn()) -> Result<()> {
+    let mut course = Course { budget: MAX_SEED_ENTRIES, alive };
     let found = fs::symlink_metadata(from).map_err(Error::io("look at", from))?;
-    copy_children(from, to, MAX_TREE_DEPTH, &mut budget)?;
+    copy_children(from, to, MAX_TREE_DEPTH, &mut course)?;
     dress(to, &found)
 }
 
-fn copy_entry(from: &Path, to: &Path, depth_left: u32, budget: &mut u32) -> Result<()> {
+fn copy_entry(from: &Path, to: &Path, depth_left: u32, course: &mut Course<'_>) -> Result<()> {
     let out_of_bounds = || Error::Path {
         subject: from.display().to_string(),
         detail: "is too large to be copied: persist a smaller path",
     };
-    *budget = budget.checked_sub(1).ok_or_else(out_of_bounds)?;
+    course.budget = course.budget.checked_sub(1).ok_or_else(out_of_bounds)?;
+    (course.alive)();
     let depth_left = depth_left.checked_sub(1).ok_or_else(out_of_bounds)?;
     let found = fs::symlink_metadata(from).map_err(Error::io("look at", from))?;
     if found.is_dir() {
         fs::create_dir(to).map_err(Error::io("create", to))?;
-        copy_children(from, to, depth_left, budget)?;
+        copy_children(from, to, depth_left, course)?;
         dress(to, &found)
     } else if found.is_symlink() {
         let target = fs::read_link(from).map_err(Error::io("read", from))?;
@@ -60,10 +66,10 @@ fn copy_entry(from: &Path, to: &Path, depth_left: u32, budget: &mut u32) -> Resu
     }
 }
 
-fn copy_children(from: &Path, to: &Path, depth_left: u32, budget: &mut u32) -> Result<()> {
+fn copy_children(from: &Path, to: &Path, depth_left: u32, course: &mut Course<'_>) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
         let name = entry.map_err(Error::io("list", from))?.file_name();
-        copy_entry(&from.join(&name), &to.join(&name), depth_left, budget)?;
+        copy_entry(&from.join(&name), &to.join(&name), depth_left, course)?;
     }
     Ok(())
 }
@@ -95,7 +101,7 @@ mod tests {
         fs::set_permissions(from.join("a/file"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::set_permissions(from.join("a/b"), fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("/run/lock", from.join("lock")).unwrap();
-        copy(&from, &to).unwrap();
+        copy(&from, &to, &|| ()).unwrap();
         assert_eq!(fs::read_to_string(to.join("a/file")).unwrap(), "content");
         let mode = |name: &str| fs::metadata(to.join(name)).unwrap().mode() & 0o7777;
         assert_eq!((mode("a/file"), mode("a/b")), (0o640, 0o1777));
@@ -109,6 +115,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let deep: std::path::PathBuf = (0..70).map(|_| "d").collect();
         fs::create_dir_all(dir.path().join("from").join(deep)).unwrap();
-        assert!(copy(&dir.path().join("from"), &dir.path().join("to")).is_err());
+        assert!(copy(&dir.path().join("from"), &dir.path().join("to"), &|| ()).is_err());
     }
 }

@@ -113,12 +113,13 @@ pub fn mount_first(
 }
 
 /// Lays out everything that the image declares. `root` is the mounted image, with the state partition at `state` below it.
-pub fn lay_out(root: &Path, list: &StateList) -> Result<()> {
+/// `alive` is called at each step forward.
+pub fn lay_out(root: &Path, list: &StateList, alive: &dyn Fn()) -> Result<()> {
     let state = root.join("state");
     let backs: Vec<PathBuf> =
-        list.persist.iter().map(|path| back(root, &state, path)).collect::<Result<_>>()?;
+        list.persist.iter().map(|path| back(root, &state, path, alive)).collect::<Result<_>>()?;
     for (path, size) in &list.tmpfs {
-        mount_tmpfs(root, path, size)?;
+        mount_tmpfs(root, path, size, alive)?;
     }
     for (path, back) in list.persist.iter().zip(&backs) {
         let under_tmpfs = list.tmpfs.iter().any(|(above, _)| path.starts_with(above));
@@ -131,7 +132,7 @@ pub fn lay_out(root: &Path, list: &StateList) -> Result<()> {
 }
 
 /// What backs a persisted path; made from the image's content the first time.
-fn back(root: &Path, state: &Path, path: &Path) -> Result<PathBuf> {
+fn back(root: &Path, state: &Path, path: &Path, alive: &dyn Fn()) -> Result<PathBuf> {
     let below = Path::new("persist").join(path.strip_prefix("/").unwrap_or(path));
     let parent = below.parent().unwrap_or(&below);
     let parent = paths::plain(state, parent, Missing::MakeDirectories)?;
@@ -143,7 +144,7 @@ fn back(root: &Path, state: &Path, path: &Path) -> Result<PathBuf> {
     remove_tree_if_there(&fresh)?;
     let content = paths::plain(root, path, Missing::Keep)?;
     if content.exists() {
-        seed::copy(&content, &fresh)?;
+        seed::copy(&content, &fresh, alive)?;
     } else {
         fs::create_dir(&fresh).map_err(Error::io("create", &fresh))?;
     }
@@ -167,14 +168,14 @@ fn remove_tree_if_there(path: &Path) -> Result<()> {
 }
 
 /// A tmpfs starts with the image's content: it is filled beside, then moved over it.
-fn mount_tmpfs(root: &Path, path: &Path, size: &str) -> Result<()> {
+fn mount_tmpfs(root: &Path, path: &Path, size: &str, alive: &dyn Fn()) -> Result<()> {
     let target = paths::plain(root, path, Missing::Keep)?;
     let stage = Path::new(STAGE);
     paths::make_dirs(stage)?;
     let options = format!("size={size},mode=0755");
     linux::mount_fs(Path::new("tmpfs"), stage, "tmpfs", Access::ReadWrite, Trust::Data, &options)
         .map_err(Error::io("mount tmpfs for", path))?;
-    seed::copy_into(&target, stage)?;
+    seed::copy_into(&target, stage, alive)?;
     linux::move_mount(stage, &target).map_err(Error::io("mount tmpfs on", &target))?;
     fs::remove_dir(stage).map_err(Error::io("remove", stage))
 }
@@ -202,7 +203,7 @@ fn give_machine_id(root: &Path, state: &Path, etc: Etc) -> Result<()> {
         // systemd takes a machine-id that is a mount in a writable /etc for one that waits to be committed.
         Etc::Writable => {
             paths::remove_if_there(&target)?;
-            seed::copy(&ours, &target)
+            seed::copy(&ours, &target, &|| ())
         }
         Etc::OfTheImage if target.exists() => {
             linux::bind(&ours, &target).map_err(Error::io("mount machine id on", &target))
@@ -276,17 +277,17 @@ mod tests {
         fs::write(root.join("var/lib/x/default"), "1").unwrap();
         fs::create_dir_all(state.join("persist/var/lib/.seed/half")).unwrap();
         let path = Path::new("/var/lib/x");
-        let backing = back(&root, &state, path).unwrap();
+        let backing = back(&root, &state, path, &|| ()).unwrap();
         assert_eq!(backing, state.join("persist/var/lib/x"));
         assert_eq!(fs::read_to_string(backing.join("default")).unwrap(), "1");
         assert!(!backing.join("half").exists());
         fs::write(backing.join("default"), "mine").unwrap();
-        back(&root, &state, path).unwrap();
+        back(&root, &state, path, &|| ()).unwrap();
         assert_eq!(fs::read_to_string(backing.join("default")).unwrap(), "mine");
-        let absent = back(&root, &state, Path::new("/var/lib/y")).unwrap();
+        let absent = back(&root, &state, Path::new("/var/lib/y"), &|| ()).unwrap();
         assert!(absent.is_dir());
         symlink("/etc", state.join("persist/srv")).unwrap();
-        assert!(back(&root, &state, Path::new("/srv")).is_err());
+        assert!(back(&root, &state, Path::new("/srv"), &|| ()).is_err());
     }
 
     #[test]

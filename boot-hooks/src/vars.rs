@@ -1,4 +1,4 @@
-//! EFI variables through efivarfs, and the two things that early boot does with them: learn where it stands, and redirect.
+//! EFI variables through efivarfs, and what they say about where this boot stands.
 //!
 //! Source: `Documentation/filesystems/efivarfs.rst` of Linux: a file is four bytes of attributes and the value; one write is one
 //! firmware call.
@@ -10,9 +10,10 @@ use std::{
 };
 
 use bank_format::{
-    Bank, PerBank,
-    efi::{self, ATTRIBUTES, LOADER_VENDOR, Partition, VarStore},
+    Bank,
+    efi::{self, ATTRIBUTES, LOADER_VENDOR, VarStore},
     limits::MAX_EFI_VARIABLE_BYTES,
+    loader::bank_of_entry,
 };
 
 use crate::{
@@ -102,21 +103,18 @@ pub fn loader_partition<S: VarStore>(vars: &S) -> Result<Option<String>, S::Erro
     }
 }
 
-/// Points the firmware at bank `to`: its entry exists, it is first in the order, and it is the next one.
-pub fn redirect<S: VarStore>(
-    vars: &mut S,
-    partitions: &PerBank<Partition>,
-    to: Bank,
-) -> Result<(), S::Error> {
-    let entries = efi::ensure_entries(vars, partitions)?;
-    efi::set_order(vars, &entries, to)?;
-    // Last: should the order be lost on this firmware, the next boot goes right all the same.
-    efi::set_next(vars, *entries.get(to))
+/// The bank whose entry systemd-boot has started; `None` where another loader did.
+pub fn loader_entry<S: VarStore>(vars: &S) -> Result<Option<Bank>, S::Error> {
+    Ok(vars.read("LoaderEntrySelected", LOADER_VENDOR)?.and_then(|value| bank_of_entry(&value)))
 }
 
 #[cfg(test)]
 mod tests {
-    use bank_format::efi::GLOBAL_VENDOR;
+    use bank_format::{
+        PerBank,
+        efi::{GLOBAL_VENDOR, Partition},
+        loader::{Firmware, Loader as _, Spare},
+    };
 
     use super::*;
 
@@ -132,8 +130,8 @@ mod tests {
     #[test]
     fn redirect_works_after_the_firmware_has_forgotten_everything() {
         let dir = tempfile::tempdir().unwrap();
-        let mut vars = store(dir.path());
-        redirect(&mut vars, &partitions(), Bank::B).unwrap();
+        Firmware::new(store(dir.path()), partitions()).redirect(Bank::B, Spare::Unbootable).unwrap();
+        let vars = store(dir.path());
         assert_eq!(efi::order(&vars).unwrap(), [1, 0]);
         assert_eq!(efi::next(&vars).unwrap(), Some(1));
         let raw = fs::read(dir.path().join(format!("BootNext-{GLOBAL_VENDOR}"))).unwrap();
@@ -152,5 +150,9 @@ mod tests {
         assert_eq!(loader_partition(&vars).unwrap().unwrap(), text[..36].to_lowercase());
         vars.write("LoaderDevicePartUUID", LOADER_VENDOR, b"junk").unwrap();
         assert!(loader_partition(&vars).is_err());
+        assert_eq!(loader_entry(&vars).unwrap(), None);
+        let entry: Vec<u8> = "roro-b.efi\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        vars.write("LoaderEntrySelected", LOADER_VENDOR, &entry).unwrap();
+        assert_eq!(loader_entry(&vars).unwrap(), Some(Bank::B));
     }
 }

@@ -8,8 +8,8 @@ use super::{Loader, RECOVERY_TITLE, Recovery, Spare};
 use crate::{
     bank::{Bank, PerBank},
     efi::{
-        GLOBAL_VENDOR, Partition, VarStore, clear_next, ensure_entries, entry_name, entry_title, entry_titled, next,
-        set_next, set_order, title_of,
+        GLOBAL_VENDOR, Partition, VarStore, clear_next, ensure_entries, entry_name, entry_title,
+        entry_titled, next, set_next, set_order, title_of,
     },
 };
 
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn recovery_is_the_entry_with_that_title_and_only_for_the_next_boot() {
-        let partition = |number| Partition { number, first_lba: 2048, blocks: 4096, guid: [number as u8; 16] };
+        let partition =
+            |number| Partition { number, first_lba: 2048, blocks: 4096, guid: [number as u8; 16] };
         let mut loader = Firmware::new(Memory::default(), PerBank { a: partition(1), b: partition(2) });
         loader.set_default(Bank::A, Spare::Unbootable).unwrap();
         let before = loader.vars.clone();

@@ -115,9 +115,7 @@ impl<S: VarStore> Loader for SystemdBoot<S> {
     fn recover(&mut self) -> Result<Recovery, S::Error> {
         let entries = self.vars.read(ENTRIES, LOADER_VENDOR)?.unwrap_or_default();
         match decode_list(&entries).iter().find(|entry| entry.starts_with(RECOVERY_ENTRY)) {
-            Some(entry) => {
-                self.vars.write(ONE_SHOT, LOADER_VENDOR, &encode(entry)).map(|()| Recovery::Next)
-            }
+            Some(entry) => self.vars.write(ONE_SHOT, LOADER_VENDOR, &encode(entry)).map(|()| Recovery::Next),
             None => Ok(Recovery::NotConfigured),
         }
     }

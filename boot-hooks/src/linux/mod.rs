@@ -7,6 +7,7 @@ pub mod uevent;
 
 use std::{
     convert::Infallible,
+    ffi::CStr,
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd},
@@ -23,10 +24,41 @@ use nix::{
 mod calls {
     use nix::libc;
 
+    nix::ioctl_read!(wdioc_getsupport, b'W', 0, super::WatchdogInfo);
     nix::ioctl_readwrite!(wdioc_settimeout, b'W', 6, libc::c_int);
     nix::ioctl_read!(wdioc_keepalive, b'W', 5, libc::c_int);
     nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
+}
+
+/// `struct watchdog_info` of `linux/watchdog.h`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WatchdogInfo {
+    options: u32,
+    firmware_version: u32,
+    identity: [u8; 32],
+}
+
+/// `WDIOF_MAGICCLOSE`: closing the device does not stop it.
+const STAYS_ON: u32 = 0x0100;
+
+impl WatchdogInfo {
+    /// What the driver calls itself; printable ASCII only.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let letters = self.identity.iter().take_while(|byte| **byte != 0);
+        letters
+            .filter(|byte| byte.is_ascii_graphic() || **byte == b' ')
+            .map(|byte| char::from(*byte))
+            .collect()
+    }
+
+    /// Whether it runs on when this process closes it.
+    #[must_use]
+    pub fn stays_on_when_closed(&self) -> bool {
+        self.options & STAYS_ON != 0
+    }
 }
 
 /// `FS_IMMUTABLE_FL`: efivarfs sets it on variables that firmware may not survive the loss of.
@@ -86,8 +118,8 @@ pub fn move_mount(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Loads a kernel module. One that is there already is fine, and so is a driver that finds nothing to drive.
-pub fn load_module(module: &File) -> io::Result<()> {
-    match nix::kmod::finit_module(module, c"", nix::kmod::ModuleInitFlags::empty()) {
+pub fn load_module(module: &File, parameters: &CStr) -> io::Result<()> {
+    match nix::kmod::finit_module(module, parameters, nix::kmod::ModuleInitFlags::empty()) {
         Ok(()) | Err(nix::Error::EEXIST | nix::Error::ENODEV) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -98,9 +130,12 @@ pub fn restart() -> io::Result<Infallible> {
     Ok(reboot(RebootMode::RB_AUTOBOOT)?)
 }
 
-/// Stops the machine without switching it off, so that its last message stays and a watchdog may bite.
-pub fn halt() -> io::Result<Infallible> {
-    Ok(reboot(RebootMode::RB_HALT_SYSTEM)?)
+/// What an opened watchdog is.
+pub fn watchdog_info(watchdog: &File) -> io::Result<WatchdogInfo> {
+    let mut info = WatchdogInfo::default();
+    // SAFETY: WDIOC_GETSUPPORT writes one `watchdog_info`, which lives until the call returns; the descriptor is open.
+    unsafe { calls::wdioc_getsupport(watchdog.as_raw_fd(), &mut info) }?;
+    Ok(info)
 }
 
 /// Sets the seconds after which an opened watchdog bites.
@@ -130,4 +165,19 @@ pub fn clear_immutable(file: &File) -> io::Result<()> {
         unsafe { calls::fs_ioc_setflags(file.as_fd().as_raw_fd(), &flags) }?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_says_what_it_is() {
+        assert_eq!(size_of::<WatchdogInfo>(), 40);
+        let mut info = WatchdogInfo { options: 0x8180, ..WatchdogInfo::default() };
+        info.identity[..9].copy_from_slice(b"i\"6300\n B");
+        assert_eq!((info.identity().as_str(), info.stays_on_when_closed()), ("i\"6300 B", true));
+        info.options = 0x80;
+        assert!(!info.stays_on_when_closed());
+    }
 }

@@ -46,23 +46,27 @@ impl Machine {
         let medium = storage.medium(Place::Record, Writer::System);
         let mut loader = Told::new(self.kind, &storage)?;
         let (mut ledger, ruling, _) =
-            Ledger::open(Ok(medium), bank).map_err(|error| format!("ledger: {error}"))?;
+            Ledger::open(Ok(medium), bank, gave_up).map_err(|error| format!("ledger: {error}"))?;
         self.note(format!("initrd in bank {bank}: {ruling:?}"));
         let going = match ruling {
             Ruling::Boot(going) => going,
-            Ruling::Redirect(to, _) => {
-                let _ = gave_up;
-                loader
-                    .redirect(to, bank_format::loader::Spare::Bootable)
-                    .map_err(|error| format!("redirect: {error}"))?;
+            Ruling::Redirect(redirect, _) => {
+                loader.redirect(redirect.to, redirect.spare).map_err(|error| format!("redirect: {error}"))?;
                 return Ok(Passed::Ended(End::Reset));
             }
             Ruling::Stop(_) => return Ok(Passed::Ended(End::Stopped)),
         };
         if going.checks_whole_image() && !root_is_whole(&storage, bank, started.root) {
             let reason = "initrd, root image: a block does not match its hash";
-            ledger.note_failure(reason)?;
             self.note(format!("the root image of bank {bank} is rotten"));
+            match ledger.image_is_rotten(reason)? {
+                Some(redirect) => {
+                    loader
+                        .redirect(redirect.to, redirect.spare)
+                        .map_err(|error| format!("redirect: {error}"))?;
+                }
+                None => ledger.note_failure(reason)?,
+            }
             return Ok(Passed::Ended(End::Reset));
         }
         let trial = if going == boot_hooks::ledger::Going::Trial { Trial::Yes } else { Trial::No };
