@@ -9,7 +9,10 @@ use bank_format::{Bank, loader::Kind};
 use crate::storage::{Place, Storage};
 
 mod firmware;
+mod grub;
 mod systemd_boot;
+pub mod tryboot;
+pub mod uboot;
 
 pub use firmware::partitions;
 
@@ -77,7 +80,10 @@ pub fn start(kind: Kind, board: &mut Board) -> Start {
     match kind {
         Kind::Efi => firmware::start(board),
         Kind::SystemdBoot => systemd_boot::start(board),
-        Kind::Grub | Kind::UBoot | Kind::Tryboot | Kind::Script => Start::Nothing,
+        Kind::Grub => grub::start(board),
+        Kind::UBoot => uboot::start(board),
+        Kind::Tryboot => tryboot::start(board),
+        Kind::Script => Start::Nothing,
     }
 }
 

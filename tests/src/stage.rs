@@ -25,6 +25,7 @@ use crate::{
     storage::{Contents, Storage},
 };
 
+pub mod exceptions;
 mod factory;
 mod hands;
 pub mod image;
@@ -49,6 +50,8 @@ pub enum Quiet {
     Stopped,
     /// The recovery entry runs.
     Recovers,
+    /// It is not: it has started [`MAX_STARTS`] times, and no end is in sight.
+    Spins,
 }
 
 /// A machine.
@@ -58,6 +61,7 @@ pub struct Machine {
     tries: u32,
     /// Boots since the factory; names each.
     boots: u32,
+    parameter: told::RebootParameter,
     running: Option<Bank>,
     /// How often the kernel of a release (its minor version) was started.
     pub kernel_starts: BTreeMap<u8, u32>,
@@ -80,6 +84,7 @@ impl Machine {
             board: Board { storage, recovery, tryboot: false },
             tries,
             boots: 0,
+            parameter: told::RebootParameter::default(),
             running: None,
             kernel_starts: BTreeMap::new(),
             starts: 0,
@@ -96,6 +101,7 @@ impl Machine {
             board: Board { storage: Storage::of(contents), recovery: self.board.recovery, tryboot: false },
             tries: self.tries,
             boots: self.boots,
+            parameter: told::RebootParameter::default(),
             running: None,
             kernel_starts: self.kernel_starts.clone(),
             starts: 0,
@@ -152,11 +158,12 @@ impl Machine {
                 return Err(format!("a reset with unflushed writes to {left:?}"));
             }
         }
-        Err(format!("it spins: {MAX_STARTS} starts, and no end"))
+        Ok(Quiet::Spins)
     }
 
     fn boot(&mut self, bank: Bank, gave_up: Option<Bank>) -> Played<End> {
         self.boots += 1;
+        self.parameter.0.set(false);
         let started = started(&self.board.storage, bank);
         *self.kernel_starts.entry(started.release.minor).or_default() += 1;
         if !started.kernel_lives {
@@ -226,6 +233,7 @@ impl Machine {
     fn go_down(&mut self) -> Played<End> {
         let mut device = self.agent(Vec::new())?;
         device.handle(Event::Ending, &mut NoWork).map_err(|error| format!("ending: {}", error.line()))?;
+        self.board.tryboot = self.parameter.0.take();
         self.note("goes down in order".into());
         self.running = None;
         Ok(End::Reset)
@@ -281,7 +289,7 @@ impl Machine {
             release: Release { name: "demo".into(), version: release.version() },
             boot_id: format!("boot-{}", self.boots),
             tries: self.tries,
-            loader: told::Told::new(self.kind, &self.board.storage)?,
+            loader: told::Told::new(self.kind, &self.board.storage, &self.parameter)?,
             bundle,
         })
     }

@@ -5,7 +5,7 @@
 
 use bank_format::loader::Kind;
 use boot_hooks::scenarios;
-use tests::stage::play::play;
+use tests::stage::{exceptions, play::play};
 
 fn check(kind: Kind, name: &str) {
     let Some(scenario) = scenarios::by_name(name) else { panic!("no scenario {name}") };
@@ -35,11 +35,22 @@ macro_rules! table {
 
 table! {
     efi = bank_format::loader::Kind::Efi,
-    systemd_boot = bank_format::loader::Kind::SystemdBoot;
+    systemd_boot = bank_format::loader::Kind::SystemdBoot,
+    grub = bank_format::loader::Kind::Grub,
+    u_boot = bank_format::loader::Kind::UBoot,
+    tryboot = bank_format::loader::Kind::Tryboot;
     [
         first_boot, good_trial, trial_panics, trial_hangs_early, trial_hangs_late, trial_unhealthy, tries_are_used_up,
         cut_while_arming, cut_while_confirming, cut_while_falling_back, one_record_copy_corrupt, record_corrupt,
         one_loader_copy_corrupt, loader_state_lost, rollback_on_request, late_boot_image_rot, late_kernel_rot, late_root_rot,
         both_banks_bad, both_banks_bad_with_recovery, good_after_bad,
     ]
+}
+
+#[test]
+fn every_exception_is_of_a_scenario_that_there_is() {
+    for exception in exceptions::ALL {
+        assert!(scenarios::by_name(exception.scenario).is_some(), "{exception:?}");
+        assert!(!exception.because.is_empty());
+    }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use bank_format::{
     Bank, Release,
-    loader::Kind,
+    loader::{Grub, Kind},
     record::{COPY_BYTES, ImageProof, RECORD_BYTES, Record, encode_copy},
 };
 
 use super::image::{self, BOOT_BYTES, ROOT_BYTES};
 use crate::{
     forge::verity_root,
+    loaders::{tryboot, uboot},
     storage::{Contents, Place},
 };
 
@@ -45,6 +46,30 @@ fn loader(kind: Kind) -> Result<Vec<(Place, Vec<u8>)>, String> {
     match kind {
         // The firmware knows nothing yet, and takes the removable path, or the only entry that there is.
         Kind::Efi | Kind::SystemdBoot => Ok(Vec::new()),
-        Kind::Grub | Kind::UBoot | Kind::Tryboot | Kind::Script => Err(format!("{kind} is not simulated")),
+        Kind::Grub => {
+            let bytes = Grub::factory(Bank::A).map_err(|error| error.to_string())?;
+            Ok(vec![(Place::Loader, bytes)])
+        }
+        Kind::UBoot => {
+            let copy = |copy, serial| (Place::Environment(copy), uboot::render(&environment(), serial));
+            // The serial is about to wrap: that is where comparing goes wrong.
+            Ok(vec![copy(0, 254), copy(1, 255)])
+        }
+        Kind::Tryboot => Ok(vec![(Place::Autoboot, tryboot::factory())]),
+        Kind::Script => Err("what a script does is the integrator's".into()),
     }
+}
+
+/// A board's environment as its vendor delivers it: the variables that decide are in sectors of their own.
+fn environment() -> Vec<String> {
+    let others = |letter: char| format!("{letter}={}", letter.to_string().repeat(600));
+    vec![
+        others('k'),
+        "BOOT_ORDER=A B".into(),
+        others('l'),
+        "BOOT_A_LEFT=3".into(),
+        others('m'),
+        "BOOT_B_LEFT=0".into(),
+        others('n'),
+    ]
 }

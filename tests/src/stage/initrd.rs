@@ -44,7 +44,7 @@ impl Machine {
     pub(super) fn initrd(&mut self, bank: Bank, gave_up: Option<Bank>, started: &Started) -> Played<Passed> {
         let storage = self.storage().clone();
         let medium = storage.medium(Place::Record, Writer::System);
-        let mut loader = Told::new(self.kind, &storage)?;
+        let mut loader = Told::new(self.kind, &storage, &self.parameter)?;
         let (mut ledger, ruling, _) =
             Ledger::open(Ok(medium), bank, gave_up).map_err(|error| format!("ledger: {error}"))?;
         self.note(format!("initrd in bank {bank}: {ruling:?}"));

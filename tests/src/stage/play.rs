@@ -3,7 +3,7 @@
 use bank_format::{Bank, loader::Kind, record::Outcome};
 use boot_hooks::scenarios::{Deed, Image, Scenario, State, Step};
 
-use super::{Machine, Played, Quiet};
+use super::{Machine, Played, Quiet, exceptions};
 use crate::loaders::Recovery;
 
 /// What a scenario came to.
@@ -15,21 +15,30 @@ pub struct Tally {
 
 /// Plays it on a fresh machine with this loader.
 pub fn play(kind: Kind, scenario: &Scenario) -> Played<Tally> {
-    play_steps(kind, scenario, scenario.steps)
-}
-
-/// Plays other steps under the terms of a scenario.
-pub fn play_steps(kind: Kind, scenario: &Scenario, steps: &[Step]) -> Played<Tally> {
     let recovery = if scenario.recovery { Recovery::Configured } else { Recovery::Absent };
     let mut machine = Machine::factory(kind, scenario.tries, recovery)?;
     let mut player = Player { quiet: Quiet::Stopped, tally: Tally::default() };
-    for (number, step) in steps.iter().enumerate() {
-        player.step(&mut machine, step).map_err(|why| {
+    let exception = exceptions::of(kind, scenario.name);
+    let mut damaged = false;
+    for (number, step) in scenario.steps.iter().enumerate() {
+        let told = |why: String, machine: &Machine| {
             let journal = machine.journal.join("\n    ");
             format!("{} with {kind}, step {number}, {step:?}: {why}\n    {journal}", scenario.name)
-        })?;
+        };
+        player.step(&mut machine, step).map_err(|why| told(why, &machine))?;
+        damaged |= matches!(step, Step::Damage(_));
+        let Some(exception) = exception.filter(|_| damaged && *step == Step::PowerOn) else { continue };
+        return if player.quiet == exception.instead {
+            Ok(player.tally)
+        } else {
+            let why = format!("it is {:?}, and the exception says {:?}", player.quiet, exception.instead);
+            Err(told(why, &machine))
+        };
     }
-    Ok(player.tally)
+    match exception {
+        Some(exception) => Err(format!("{exception:?} has no place in this scenario")),
+        None => Ok(player.tally),
+    }
 }
 
 struct Player {

@@ -10,6 +10,8 @@ use crate::storage::{Contents, Place};
 const RECORD_COPY: usize = 32 << 10;
 /// Where the sequence number stands in a copy of the record.
 const SEQUENCE_AT: usize = 16;
+/// Where the data of an environment begins.
+const ENVIRONMENT_DATA_AT: usize = 5;
 
 impl Machine {
     /// Damages the storage. The machine must be off.
@@ -62,7 +64,16 @@ fn one_loader_copy(contents: &mut Contents, kind: Kind) {
     let deciding: &[&str] = match kind {
         Kind::Efi => &["BootNext-", "BootOrder-"],
         Kind::SystemdBoot => &["LoaderEntryOneShot-", "LoaderEntryDefault-"],
-        Kind::Grub | Kind::UBoot | Kind::Tryboot | Kind::Script => &[],
+        Kind::Grub => {
+            let newer = newer_grub_copy(contents);
+            return garble(bytes(contents, Place::Loader), newer);
+        }
+        Kind::UBoot => {
+            let newer = newer_environment(contents);
+            return garble(bytes(contents, Place::Environment(newer)), ENVIRONMENT_DATA_AT);
+        }
+        Kind::Tryboot => return garble(bytes(contents, Place::Autoboot), 0),
+        Kind::Script => &[],
     };
     let known = |prefix: &&&str| contents.variables.keys().any(|key| key.starts_with(**prefix));
     let gone = deciding.iter().find(known).copied();
@@ -72,6 +83,35 @@ fn one_loader_copy(contents: &mut Contents, kind: Kind) {
 fn all_loader_state(contents: &mut Contents, kind: Kind) {
     match kind {
         Kind::Efi | Kind::SystemdBoot => contents.variables.clear(),
-        Kind::Grub | Kind::UBoot | Kind::Tryboot | Kind::Script => (),
+        // The whole partition, GRUB's own block and the index included.
+        Kind::Grub => bytes(contents, Place::Loader).iter_mut().for_each(|byte| *byte ^= 0x5a),
+        Kind::UBoot => {
+            (0..2).for_each(|copy| garble(bytes(contents, Place::Environment(copy)), ENVIRONMENT_DATA_AT))
+        }
+        Kind::Tryboot => garble(bytes(contents, Place::Autoboot), 0),
+        Kind::Script => (),
     }
+}
+
+fn newer_grub_copy(contents: &Contents) -> usize {
+    let loader = contents.places.get(&Place::Loader).map(Vec::as_slice).unwrap_or_default();
+    let serial = |at: usize| -> u32 {
+        let text = String::from_utf8_lossy(loader.get(at..at + 1024).unwrap_or_default()).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix("roro_serial="));
+        value.and_then(|value| value.parse().ok()).unwrap_or_default()
+    };
+    if serial(4096) > serial(0) { 4096 } else { 0 }
+}
+
+fn newer_environment(contents: &Contents) -> u8 {
+    let serial = |copy| {
+        contents
+            .places
+            .get(&Place::Environment(copy))
+            .and_then(|bytes| bytes.get(4))
+            .copied()
+            .unwrap_or_default()
+    };
+    // Serials that differ by one: the newer one follows the older one, also from 255 to 0.
+    u8::from(serial(1) == serial(0).wrapping_add(1))
 }
