@@ -32,6 +32,7 @@ use crate::{
     header::Reader,
     json,
     limits::{MAX_REASON_BYTES, MAX_RECORD_PAYLOAD_BYTES},
+    manifest::Tree,
     release::{Release, Version},
 };
 
@@ -70,6 +71,9 @@ pub struct ImageProof {
     pub verity_root: Digest256,
     /// Salt, hexadecimal.
     pub salt: String,
+    /// Whether the tree lies behind the data; unknown in records of before this was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
 }
 
 /// What a bank holds.

@@ -63,10 +63,41 @@ impl Geometry {
         (self.data_blocks + self.tree_blocks()) * BLOCK_BYTES as u64
     }
 
+    /// Where the digest of a data block stands; nowhere when it is the only one: then it is the root.
+    #[must_use]
+    pub fn place_of(&self, data_block: u64) -> Option<DigestPlace> {
+        self.levels.first().map(|(first, _)| DigestPlace::in_level(*first, data_block))
+    }
+
+    /// The blocks of the tree from the top down, each with the place of its digest; that of the top block is the root.
+    pub fn from_the_top(&self) -> impl Iterator<Item = (u64, Option<DigestPlace>)> {
+        self.levels.iter().enumerate().rev().flat_map(|(level, (first, blocks))| {
+            let parent = self.levels.get(level + 1).map(|(first, _)| *first);
+            let place = move |number| parent.map(|parent| DigestPlace::in_level(parent, number));
+            (0..*blocks).map(move |number| (first + number, place(number)))
+        })
+    }
+
     /// Byte offset of the tree, and so of its top block, behind the start of the data.
     #[must_use]
     pub fn tree_offset_bytes(&self) -> u64 {
         self.data_blocks * BLOCK_BYTES as u64
+    }
+}
+
+/// Where a digest stands in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigestPlace {
+    /// Block of the tree.
+    pub tree_block: u64,
+    /// Byte in that block.
+    pub offset_bytes: usize,
+}
+
+impl DigestPlace {
+    fn in_level(first: u64, number: u64) -> Self {
+        let offset_bytes = (number % DIGESTS_PER_BLOCK) as usize * size_of::<Digest256>();
+        Self { tree_block: first + number / DIGESTS_PER_BLOCK, offset_bytes }
     }
 }
 
@@ -230,6 +261,34 @@ mod tests {
         }
         let root = builder.finish(&mut emit).unwrap();
         (root, tree)
+    }
+
+    #[test]
+    fn every_block_is_under_the_root_by_its_place() {
+        for blocks in [1u64, 2, 128, 129, 128 * 128 + 1] {
+            let data: Vec<u8> =
+                (0..blocks).flat_map(|n| [n as u8, (n >> 8) as u8].repeat(BLOCK_BYTES / 2)).collect();
+            let (root, tree) = build(&data, b"salt", data.len());
+            let geometry = Geometry::for_bytes(data.len() as u64).unwrap();
+            let digest_at = |place: Option<DigestPlace>| match place {
+                None => root,
+                Some(place) => {
+                    let start = place.tree_block as usize * BLOCK_BYTES + place.offset_bytes;
+                    Digest256(tree[start..start + 32].try_into().unwrap())
+                }
+            };
+            let mut seen = 0;
+            for (number, place) in geometry.from_the_top() {
+                assert_eq!(number, seen, "the top block stands first");
+                let block = &tree[number as usize * BLOCK_BYTES..][..BLOCK_BYTES];
+                assert_eq!(hash_block(b"salt", block), digest_at(place));
+                seen += 1;
+            }
+            assert_eq!(seen, geometry.tree_blocks());
+            for (number, block) in (0..).zip(data.chunks(BLOCK_BYTES)) {
+                assert_eq!(hash_block(b"salt", block), digest_at(geometry.place_of(number)));
+            }
+        }
     }
 
     /// Reference, level by level.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bank_format::{
-    Digest256,
+    Digest256, manifest,
     record::ImageProof,
     release::{ReleaseFile, Version},
     verity::{BLOCK_BYTES, TreeBuilder},
@@ -111,12 +111,14 @@ impl Minted {
     /// How the images can be checked, as the record keeps it.
     #[must_use]
     pub fn proofs(&self) -> BTreeMap<String, ImageProof> {
-        let proof = |image: &MintedImage| ImageProof {
+        let proof = |image: &MintedImage, tree| ImageProof {
             bytes: image.bytes,
             verity_root: image.verity_root,
             salt: hex::encode(&image.salt),
+            tree: Some(tree),
         };
-        self.images().map(|image| (image.name.to_owned(), proof(image))).into()
+        let named = |image: &MintedImage, tree| (image.name.to_owned(), proof(image, tree));
+        [named(&self.root, manifest::Tree::Appended), named(&self.boot, manifest::Tree::None)].into()
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Order inside a bank: images as in the manifest, each with its tree; the first block of the last image last of all.
 
+pub mod audit;
 mod proof;
 mod writer;
 

@@ -5,7 +5,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{Context, Exit, confirm, gate, health, history, install, reboot, rollback, settle, status},
+    commands::{
+        Context, Exit, audit, confirm, gate, health, history, install, reboot, rollback, settle, status,
+    },
     config::DEFAULT_PATH,
     error::Kind,
     printer::{self, Format},
@@ -44,6 +46,8 @@ enum Command {
     Rollback(rollback::Args),
     /// What happened on this device
     History(history::Args),
+    /// Whether the other bank still is what was installed
+    Audit(audit::Args),
     /// Make the checks of the health gate, without consequences
     Health(health::Args),
     /// Early in each boot: settle what became of a trial (run by a unit)
@@ -72,12 +76,14 @@ pub fn main() -> ExitCode {
         Command::Confirm(args) => args.run(&context),
         Command::Rollback(args) => args.run(&context),
         Command::History(args) => args.run(&context),
+        Command::Audit(args) => args.run(&context),
         Command::Health(args) => args.run(&context),
         Command::Settle(args) => args.run(&context),
         Command::Gate(args) => args.run(&context),
     };
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Rejected) => ExitCode::from(Kind::Rejected.exit_code()),
         Ok(Exit::NothingToDo) => ExitCode::from(Kind::NothingToDo.exit_code()),
         Err(error) => {
             printer::error(&error, format);

@@ -1,5 +1,6 @@
 //! One verb per file: `Args`, and `run`.
 
+pub mod audit;
 pub mod confirm;
 pub mod gate;
 pub mod health;
@@ -41,6 +42,8 @@ pub enum Exit {
     Done,
     /// There was nothing to do.
     NothingToDo,
+    /// What was looked at is not as it should be.
+    Rejected,
 }
 
 impl Context {

@@ -187,6 +187,12 @@ pub enum Error {
         /// Its process id, as far as it is known.
         holder: String,
     },
+    /// What was looked at is not what it was.
+    #[error("bank {bank} was changed while it was read")]
+    Changed {
+        /// The bank.
+        bank: Bank,
+    },
     /// The running release is not confirmed yet.
     #[error("{release} in bank {bank} is itself on trial")]
     OnTrial {
@@ -289,7 +295,9 @@ impl Error {
             Self::Bundle { source } | Self::TrustRoot { source, .. } => of_format(source),
             Self::Frame { .. } | Self::VerityRoot { .. } | Self::Refused(_) => Kind::Rejected,
             Self::NothingToDo { .. } => Kind::NothingToDo,
-            Self::Busy { .. } | Self::OnTrial { .. } | Self::Unsettled { .. } => Kind::TryLater,
+            Self::Busy { .. } | Self::Changed { .. } | Self::OnTrial { .. } | Self::Unsettled { .. } => {
+                Kind::TryLater
+            }
             Self::File { .. }
             | Self::Record { .. }
             | Self::Bank { .. }
@@ -316,6 +324,7 @@ impl Error {
                 Refusal::NoWayBack { .. } => "install the release that you want instead",
                 Refusal::TrialRejected { .. } => "reboot to go back: updater reboot",
             }),
+            Self::Changed { .. } => Some("run the same command again, once nothing is being installed"),
             Self::Busy { .. } => Some("wait until it has ended, then run the same command again"),
             Self::OnTrial { .. } => {
                 Some("wait for its health gate, or decide: updater confirm, or updater rollback")

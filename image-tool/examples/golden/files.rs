@@ -102,7 +102,9 @@ fn bundle(root_json: Vec<u8>) -> Vec<u8> {
 /// A record with every field filled.
 pub fn record() -> Record {
     let release = |patch| Release { name: "golden".into(), version: Version::new(1, 2, patch) };
-    let proof = ImageProof { bytes: 8192, verity_root: Digest256([7; 32]), salt: "a0b1c2d3".into() };
+    // Without `tree`, which came later: what such a record says is still read.
+    let proof =
+        ImageProof { bytes: 8192, verity_root: Digest256([7; 32]), salt: "a0b1c2d3".into(), tree: None };
     let images = BTreeMap::from([("root".to_owned(), proof)]);
     let mut record = Record::founded_on(Bank::A, Some(release(2)), images.clone());
     *record.banks.get_mut(Bank::B) = BankRecord {

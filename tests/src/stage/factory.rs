@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn proof(image: &[u8]) -> ImageProof {
-    ImageProof { bytes: image.len() as u64, verity_root: verity_root(image), salt: String::new() }
+    ImageProof { bytes: image.len() as u64, verity_root: verity_root(image), salt: String::new(), tree: None }
 }
 
 /// The disk.

@@ -134,8 +134,8 @@ pub fn prove(
             bytes: proof.bytes,
             salt: &salt,
             root: proof.verity_root,
-            // The record does not say whether a tree lies behind; the initrd checks it before it is used.
-            tree: Tree::None,
+            // Where an older record does not say whether a tree lies behind, the initrd checks it before it is used.
+            tree: proof.tree.unwrap_or(Tree::None),
         };
         read_back(file.as_mut(), &expected, progress)?;
     }

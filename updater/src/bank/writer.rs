@@ -216,6 +216,7 @@ impl<'a> BankWriter<'a> {
                 bytes: open.entry.bytes,
                 verity_root: open.entry.verity.root,
                 salt: open.entry.verity.salt.clone(),
+                tree: Some(open.entry.verity.tree),
             };
             proofs.insert(open.entry.name.clone(), proof);
         }

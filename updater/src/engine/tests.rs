@@ -14,7 +14,7 @@ fn offer(minor: u64) -> Offer {
 }
 
 fn proofs() -> BTreeMap<String, ImageProof> {
-    let proof = ImageProof { bytes: 1, verity_root: Digest256([0; 32]), salt: String::new() };
+    let proof = ImageProof { bytes: 1, verity_root: Digest256([0; 32]), salt: String::new(), tree: None };
     BTreeMap::from([("root".to_owned(), proof)])
 }
 

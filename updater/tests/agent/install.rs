@@ -22,13 +22,13 @@ use updater::{
     ports::Silent,
 };
 
-struct Ran {
-    code: i32,
-    last: Value,
-    errors: String,
+pub struct Ran {
+    pub code: i32,
+    pub last: Value,
+    pub errors: String,
 }
 
-fn updater(directory: &Path, arguments: &[&str]) -> Ran {
+pub fn updater(directory: &Path, arguments: &[&str]) -> Ran {
     let output = Command::new(env!("CARGO_BIN_EXE_updater"))
         .env_remove("http_proxy")
         .env_remove("HTTP_PROXY")
