@@ -14,7 +14,7 @@ use bank_format::{health, release};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-pub use boot::{Boot, BootLoader};
+pub use boot::{Boot, BootLoader, SecureBoot};
 
 use crate::{
     error::{Error, Result},
@@ -48,6 +48,9 @@ pub struct Appliance {
     /// Who starts a bank.
     #[serde(default)]
     pub boot: Boot,
+    /// Who signs what firmware starts; nobody where it is absent.
+    #[serde(default)]
+    pub secure_boot: Option<SecureBoot>,
     /// What is left out, enabled and masked.
     #[serde(default)]
     pub image: Image,
@@ -251,7 +254,7 @@ impl Appliance {
                 return Err(format!("{package:?} is not the name of a package"));
             }
         }
-        boot::check(&self.boot, &self.kernel.cmdline, &self.updater)?;
+        boot::check(self)?;
         for file in &self.file {
             let path = clean_path(&file.path)?;
             if path.is_empty() || file.mode_bits().is_none() {
@@ -415,6 +418,11 @@ mod tests {
             ("extends = \"jeos\"\n[boot]\nloader = \"uefi\"", "expected one of `efi`"),
             ("extends = \"jeos\"\n[boot]\nlaoder = \"efi\"", "nearest known one is loader"),
             ("extends = \"jeos\"\n[boot]\ntries = 0", "at least 1"),
+            (
+                "extends = \"jeos\"\n[boot]\nloader = \"grub\"\n[secure_boot]\nkey = \"k\"\ncertificate = \"c\"",
+                "that GRUB starts",
+            ),
+            ("extends = \"jeos\"\n[secure_boot]\nkey = \"k\"", "missing field `certificate`"),
             ("extends = \"jeos\"\n[boot]\ntries = 2\n[updater]\ntries = 3", "not in both"),
             ("extends = \"jeos\"\n[updater.boot]\nbackend = \"grub\"", "[boot] loader"),
             ("extends = \"jeos\"\n[boot]\nloader = \"grub\"\n[kernel]\ncmdline = \"a='b'\"", "to GRUB"),

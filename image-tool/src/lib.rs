@@ -31,6 +31,7 @@ pub mod reader;
 pub mod release;
 pub mod root_json;
 pub mod rootfs;
+pub mod secure_boot;
 pub mod tree;
 pub mod uki;
 

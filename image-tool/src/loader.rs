@@ -10,7 +10,9 @@ use crate::{
     disk::table::{Partition, Purpose},
     error::{Error, Result},
     fat::{self, File, Size},
-    tree::Content,
+    limits::MAX_UKI_PART_BYTES,
+    secure_boot::Signer,
+    tree::{Content, Tree},
     uki::Uki,
 };
 
@@ -51,6 +53,24 @@ pub struct Kernel<'a> {
     pub command_line: &'a str,
 }
 
+/// Who signs what firmware starts.
+#[derive(Clone, Copy)]
+pub enum Signing<'a> {
+    /// Nobody.
+    Nobody,
+    /// The signer.
+    By(&'a Signer),
+}
+
+impl Signing<'_> {
+    fn sign(self, program: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Self::Nobody => Ok(program.to_vec()),
+            Self::By(signer) => signer.sign(program),
+        }
+    }
+}
+
 /// A boot image.
 #[derive(Debug, Clone)]
 pub struct BootImage {
@@ -61,10 +81,17 @@ pub struct BootImage {
 }
 
 /// Makes the boot image that a loader starts.
-pub fn boot_image(loader: BootLoader, parts: &Kernel<'_>) -> Result<BootImage> {
+///
+/// `space_bytes` is the space of a bank for it. A signed program fills it to the last byte where it is a file of that size.
+pub fn boot_image(
+    loader: BootLoader,
+    parts: &Kernel<'_>,
+    signing: Signing<'_>,
+    space_bytes: u64,
+) -> Result<BootImage> {
     match loader {
         BootLoader::Efi => {
-            let files = [File::new(fat::BOOT_PATH, parts.uki.bytes.clone())];
+            let files = [File::new(fat::BOOT_PATH, signing.sign(&parts.uki.bytes)?)];
             let volume = fat::volume(&files, Size::Least)?;
             let program_at = volume.extents.first().map_or(0, |extent| extent.offset_bytes);
             let starts = parts.uki.sections.iter().map(|(_, offset, _)| program_at + offset);
@@ -72,8 +99,14 @@ pub fn boot_image(loader: BootLoader, parts: &Kernel<'_>) -> Result<BootImage> {
             Ok(BootImage { bytes: volume.to_bytes()?, boundaries })
         }
         BootLoader::SystemdBoot => {
-            let mut bytes = parts.uki.bytes.clone();
-            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+            let bytes = match signing {
+                Signing::By(signer) => signer.sign_to(&parts.uki.bytes, space_bytes)?,
+                Signing::Nobody => {
+                    let mut bytes = parts.uki.bytes.clone();
+                    bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+                    bytes
+                }
+            };
             Ok(BootImage {
                 bytes,
                 boundaries: parts.uki.sections.iter().map(|(_, offset, _)| *offset).collect(),
@@ -135,7 +168,7 @@ fn esp(files: &[File], bytes: u64) -> Result<Partition> {
 }
 
 /// What a disk for this loader needs, from the packages of the image or from this machine.
-pub fn install(loader: BootLoader, packages: &crate::tree::Tree) -> Result<Installed> {
+pub fn install(loader: BootLoader, packages: &Tree, signing: Signing<'_>) -> Result<Installed> {
     const PROGRAM: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
     match loader {
         BootLoader::Efi => Ok(Installed::Efi),
@@ -146,7 +179,8 @@ pub fn install(loader: BootLoader, packages: &crate::tree::Tree) -> Result<Insta
                     "kernel.stub_package of the appliance must bring it, as systemd-boot-efi does",
                 ));
             };
-            Ok(Installed::SystemdBoot { program: packages.content(&path)?.clone() })
+            let program = packages.content(&path)?.read(MAX_UKI_PART_BYTES)?;
+            Ok(Installed::SystemdBoot { program: signing.sign(&program)?.into() })
         }
         BootLoader::Grub => grub::Grub::of_the_host().map(Installed::Grub),
     }

@@ -25,11 +25,12 @@ use crate::{
     error::{Error, Result},
     initrd,
     limits::{MAX_TEXT_BYTES, MAX_UKI_PART_BYTES},
-    loader::{self, Installed},
+    loader::{self, Installed, Signing},
     modules::{self, KernelModules},
     packages::{self, Package},
     progress::Progress,
     rootfs,
+    secure_boot::Signer,
     tree::{Content, Tree},
     uki,
 };
@@ -143,7 +144,10 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     let kept = kernel.closure(&appliance.kernel.modules)?;
     let kernel_image = tree.content(&format!("boot/vmlinuz-{kernel_release}"))?.read(MAX_UKI_PART_BYTES)?;
     let stub = tree.content(STUB)?.read(MAX_UKI_PART_BYTES)?;
-    let installed = loader::install(appliance.boot.loader, &tree)?;
+    let signer = appliance.secure_boot.as_ref().map(|wish| Signer::open(wish, options.epoch_seconds));
+    let signer = signer.transpose()?;
+    let signing = signer.as_ref().map_or(Signing::Nobody, Signing::By);
+    let installed = loader::install(appliance.boot.loader, &tree, signing)?;
     modules::reduce(&mut tree, &kernel_release, &kept)?;
     let inputs = rootfs::Inputs {
         appliance,
@@ -185,7 +189,8 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     })?;
     let parts =
         loader::Kernel { uki: &built, kernel: &kernel_image, initrd: &initrd, command_line: &command_line };
-    let image = loader::boot_image(appliance.boot.loader, &parts)?;
+    let space_bytes = u64::from(appliance.disk.boot_mib) << 20;
+    let image = loader::boot_image(appliance.boot.loader, &parts, signing, space_bytes)?;
     let path = options.work.join("boot.img");
     fs::write(&path, image.bytes).map_err(Error::file("write", &path))?;
     let boot = finish_image(BOOT, path, &salt, image.boundaries)?;

@@ -6,6 +6,9 @@ use bank_format::loader;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::Appliance;
+use crate::secure_boot::TOKEN_PREFIX;
+
 /// `[boot]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,6 +46,19 @@ impl BootLoader {
     }
 }
 
+/// `[secure_boot]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureBoot {
+    /// Private key: a PEM file, or a `pkcs11:` address.
+    pub key: String,
+    /// Its certificate, which firmware knows.
+    pub certificate: PathBuf,
+    /// File with the passphrase of the key on its first line.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
+}
+
 /// Words of the kernel command line that the build or the loader sets.
 const OWN_WORDS: [&str; 7] = [
     "roothash=",
@@ -54,8 +70,13 @@ const OWN_WORDS: [&str; 7] = [
     "roro.recovery=",
 ];
 
-/// The last word on `[boot]` and the command line, which are one thing to a loader.
-pub(super) fn check(boot: &Boot, cmdline: &str, updater: &Table) -> Result<(), String> {
+/// What these tables ask for together with the rest of the file.
+pub(super) fn check(appliance: &Appliance) -> Result<(), String> {
+    let Appliance { boot, kernel, updater, secure_boot, .. } = appliance;
+    let cmdline = &kernel.cmdline;
+    if secure_boot.is_some() && boot.loader == BootLoader::Grub {
+        return Err("secure_boot: nothing would check the kernel that GRUB starts; take boot.loader = \"efi\" or \"systemd-boot\"".to_owned());
+    }
     if cmdline.contains(['\n', '\0']) {
         return Err("kernel.cmdline is one line".to_owned());
     }
@@ -82,9 +103,18 @@ pub(super) fn check(boot: &Boot, cmdline: &str, updater: &Table) -> Result<(), S
 
 /// Paths in these tables are relative to the file that they stand in.
 pub(super) fn make_absolute(table: &mut Table, beside: &Path) {
-    if let Some(Value::Table(boot)) = table.get_mut("boot")
-        && let Some(Value::String(file)) = boot.get_mut("recovery")
-    {
-        *file = beside.join(&*file).to_string_lossy().into_owned();
+    const FILES: [(&str, &str); 4] = [
+        ("boot", "recovery"),
+        ("secure_boot", "key"),
+        ("secure_boot", "certificate"),
+        ("secure_boot", "passphrase_file"),
+    ];
+    for (name, key) in FILES {
+        if let Some(Value::Table(inner)) = table.get_mut(name)
+            && let Some(Value::String(file)) = inner.get_mut(key)
+            && !file.starts_with(TOKEN_PREFIX)
+        {
+            *file = beside.join(&*file).to_string_lossy().into_owned();
+        }
     }
 }
