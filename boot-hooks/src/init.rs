@@ -28,9 +28,8 @@ use crate::{
     limits,
     linux::{self, Access, Trust},
     loader::BootLoader,
-    modules, paths,
-    record_medium::RecordPartition,
-    state, switch,
+    medium::DeviceMedium,
+    modules, paths, state, switch,
     vars::{self, EfiVars},
     verity::Proof,
     watchdog::Watchdog,
@@ -47,7 +46,7 @@ struct Boot {
     step: &'static str,
     watchdog: Watchdog,
     loader: Option<BootLoader>,
-    ledger: Option<Ledger<RecordPartition>>,
+    ledger: Option<Ledger<DeviceMedium>>,
 }
 
 /// Whether there are EFI variables.
@@ -156,7 +155,7 @@ impl Boot {
         let has_recovery = command_line.has_recovery;
         self.loader = Some(BootLoader { kind, disk: disk.clone(), has_recovery });
         self.step = "record";
-        let medium = disk.partition(disk::RECORD).and_then(|part| RecordPartition::open(&part.node));
+        let medium = disk.partition(disk::RECORD).and_then(|part| DeviceMedium::open(&part.node));
         let (ledger, ruling, warning) = Ledger::open(medium, bank, command_line.gave_up)?;
         self.ledger = Some(ledger);
         if let Some(warning) = warning {

@@ -19,9 +19,9 @@ pub mod limits;
 #[expect(unsafe_code, reason = "the one module that speaks to the kernel through ioctls")]
 pub mod linux;
 pub mod loader;
+pub mod medium;
 pub mod modules;
 pub mod paths;
-pub mod record_medium;
 pub mod scenarios;
 pub mod seed;
 pub mod state;

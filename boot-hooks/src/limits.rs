@@ -39,5 +39,7 @@ pub const MAX_TREE_DEPTH: u32 = 64;
 pub const CHECK_BUFFER_BYTES: usize = 1 << 20;
 /// Bytes of one kernel log message; the kernel refuses more than about 1000.
 pub const MAX_KMSG_BYTES: usize = 900;
+/// Bytes of a configuration file in the initrd.
+pub const MAX_SMALL_FILE_BYTES: u64 = 64 << 10;
 /// Bytes of a small file in `/proc` or `/sys`.
 pub const MAX_SYSFS_BYTES: u64 = 4096;
