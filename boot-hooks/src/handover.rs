@@ -8,10 +8,11 @@ use std::{
 use bank_format::{Bank, Digest256};
 
 use crate::{
+    console,
     disk::{self, Disk},
-    error::{Error, Result},
+    error::{Error, Result, chain},
     ledger::Going,
-    paths,
+    mapping, paths,
 };
 
 const RUN: &str = "/run/roro";
@@ -58,6 +59,7 @@ pub fn leave_word(word: &Word<'_>) -> Result<()> {
             symlink(&partition.node, &link).map_err(Error::io("link", &link))?;
         }
     }
+    link_boot_files(disk, &links)?;
     let generators = Path::new(GENERATORS);
     paths::make_dirs(generators)?;
     for name in DONE_ALREADY {
@@ -73,6 +75,26 @@ pub fn leave_word(word: &Word<'_>) -> Result<()> {
     // The gate's unit runs only where this file is: a gate that dies must reset a trial, never a confirmed bank.
     if going == Going::Trial {
         write("trial", String::new())?;
+    }
+    Ok(())
+}
+
+/// Where the boot images are files in the ESP. An ESP that is damaged is not worth a failed boot: without the devices nothing can be
+/// installed, and the agent says so.
+fn link_boot_files(disk: &Disk, links: &Path) -> Result<()> {
+    let Some(esp) = disk.find(disk::ESP) else { return Ok(()) };
+    for bank in Bank::BOTH {
+        let name = format!("boot-{bank}");
+        if disk.find(&name).is_some() {
+            continue;
+        }
+        match mapping::map_boot_file(esp, bank) {
+            Ok(node) => {
+                let link = links.join(name);
+                symlink(&node, &link).map_err(Error::io("link", &link))?;
+            }
+            Err(error) => console::warn(&chain(&error)),
+        }
     }
     Ok(())
 }

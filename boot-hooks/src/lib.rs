@@ -19,6 +19,7 @@ pub mod limits;
 #[expect(unsafe_code, reason = "the one module that speaks to the kernel through ioctls")]
 pub mod linux;
 pub mod loader;
+pub mod mapping;
 pub mod medium;
 pub mod modules;
 pub mod paths;

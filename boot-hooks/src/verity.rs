@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    os::unix::fs::{FileExt as _, FileTypeExt as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,15 +13,13 @@ use bank_format::{
     Digest256,
     verity::{BLOCK_BYTES, Geometry, TreeBuilder, hash_block},
 };
-use nix::{
-    fcntl::{PosixFadviseAdvice, posix_fadvise},
-    sys::stat::{Mode, SFlag, makedev, mknod},
-};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::{
     error::{Error, Result},
     limits::CHECK_BUFFER_BYTES,
-    linux::device_mapper,
+    linux::{Access, device_mapper::Wanted},
+    mapping,
 };
 
 const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES as u64 / 512;
@@ -154,18 +152,14 @@ impl Proof {
     pub fn map(&self, device: &str) -> Result<PathBuf> {
         let root = self.root.to_string();
         let uuid = format!("RORO-VERITY-{root}");
-        let sectors = self.blocks.saturating_mul(SECTORS_PER_BLOCK);
-        let mapped =
-            device_mapper::create_read_only(MAPPED_NAME, &uuid, "verity", sectors, &self.table(device))
-                .map_err(Error::io("set up dm-verity on", device))?;
-        let node = PathBuf::from(format!("/dev/dm-{}", mapped.minor));
-        // devtmpfs makes the node; without it we do.
-        if !node.metadata().is_ok_and(|found| found.file_type().is_block_device()) {
-            let number = makedev(mapped.major.into(), mapped.minor.into());
-            mknod(&node, SFlag::S_IFBLK, Mode::from_bits_truncate(0o600), number)
-                .map_err(Error::io("create", &node))?;
-        }
-        Ok(node)
+        mapping::map(Wanted {
+            name: MAPPED_NAME,
+            uuid: &uuid,
+            target: "verity",
+            sectors: self.blocks.saturating_mul(SECTORS_PER_BLOCK),
+            table: &self.table(device),
+            access: Access::ReadOnly,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Device-mapper through `/dev/mapper/control`: create, load one table, resume, all read-only.
+//! Device-mapper through `/dev/mapper/control`: create, load one table, resume.
 //!
 //! Source: `include/uapi/linux/dm-ioctl.h` of Linux; interface version 4.0.0, which every kernel since 2.6 serves.
 
@@ -9,6 +9,8 @@ use std::{
 };
 
 use nix::libc;
+
+use super::Access;
 
 const CONTROL: &str = "/dev/mapper/control";
 const BUFFER_BYTES: usize = 4096;
@@ -71,21 +73,37 @@ pub struct Mapped {
     pub minor: u32,
 }
 
-/// Makes a read-only device `name` with one target over `sectors` sectors of 512 bytes. On an error nothing is left behind.
-pub fn create_read_only(
-    name: &str,
-    uuid: &str,
-    target: &str,
-    sectors: u64,
-    table: &str,
-) -> io::Result<Mapped> {
+/// A device to be made, with one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Its name among the mapped devices.
+    pub name: &'a str,
+    /// What tells it from others.
+    pub uuid: &'a str,
+    /// Kind of target.
+    pub target: &'a str,
+    /// Length in sectors of 512 bytes.
+    pub sectors: u64,
+    /// Parameters of the target.
+    pub table: &'a str,
+    /// Whether it can be written.
+    pub access: Access,
+}
+
+/// Makes a device. On an error nothing is left behind.
+pub fn create(wanted: Wanted<'_>) -> io::Result<Mapped> {
+    let Wanted { name, uuid, target, sectors, table, access } = wanted;
+    let flags = match access {
+        Access::ReadOnly => READ_ONLY,
+        Access::ReadWrite => 0,
+    };
     let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
     let fd = control.as_raw_fd();
     let mut create = Message::new(name)?;
     put(&mut create.head.uuid, uuid)?;
-    create.head.flags = READ_ONLY;
+    create.head.flags = flags;
     let device = create.send(fd, calls::dm_dev_create)?;
-    match load_and_resume(fd, name, target, sectors, table) {
+    match load_and_resume(fd, name, flags, |load| load.put_table(target, sectors, table)) {
         Ok(()) => Ok(device),
         Err(error) => {
             // The first error is the one to report; a device that stays behind has no table and serves nobody.
@@ -95,13 +113,18 @@ pub fn create_read_only(
     }
 }
 
-fn load_and_resume(fd: RawFd, name: &str, target: &str, sectors: u64, table: &str) -> io::Result<()> {
+fn load_and_resume(
+    fd: RawFd,
+    name: &str,
+    flags: u32,
+    put_table: impl FnOnce(&mut Message) -> io::Result<()>,
+) -> io::Result<()> {
     let mut load = Message::new(name)?;
-    load.head.flags = READ_ONLY;
-    load.put_table(target, sectors, table)?;
+    load.head.flags = flags;
+    put_table(&mut load)?;
     load.send(fd, calls::dm_table_load)?;
     let mut resume = Message::new(name)?;
-    resume.head.flags = READ_ONLY;
+    resume.head.flags = flags;
     resume.send(fd, calls::dm_dev_suspend)?;
     Ok(())
 }
