@@ -42,6 +42,8 @@ pub const MAX_HEALTH_CHECKS: usize = 256;
 pub const MAX_CHECK_SECONDS: u64 = 3600;
 /// How long a tool of the system (systemctl, journalctl) may take.
 pub const TOOL_DEADLINE: Duration = Duration::from_secs(30);
+/// Tries of a running trial that are few: a person who is asleep then finds the older release in the morning.
+pub const FEW_TRIES: u32 = 1;
 /// How often the end of a boot asks for the lock, a second apart: a deed that hangs must not hold up the shutdown.
 pub const ENDING_LOCK_ATTEMPTS: u32 = 15;
 /// How long the program of the backend `script` may take: one that hangs must not hold up boot or shutdown for ever.

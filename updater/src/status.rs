@@ -7,6 +7,10 @@ use bank_format::{
 };
 use serde::Serialize;
 
+mod warnings;
+
+pub use warnings::{Warning, of_machine};
+
 use crate::{device::Device, engine::State, error::Result};
 
 /// The JSON of `status`. Schema: `docs/architecture.md`.
@@ -30,6 +34,8 @@ pub struct Status {
     pub interrupted: Option<Interrupted>,
     /// How the last deed ended.
     pub last_result: Option<LastStatus>,
+    /// What a person should look at.
+    pub warnings: Vec<Warning>,
 }
 
 /// The other bank.
@@ -88,6 +94,8 @@ pub fn status(device: &Device) -> Result<Status> {
     let active = device.running();
     let passive = record.banks.get(!active);
     let state = device.engine().state();
+    // A loader that cannot be read is a warning: the rest is worth knowing all the more.
+    let armed = device.armed();
     let trial = record.trial.as_ref().map(|trial| TrialStatus {
         bank: trial.bank,
         phase: trial.phase,
@@ -103,17 +111,18 @@ pub fn status(device: &Device) -> Result<Status> {
         confirmed: record.confirmed,
         tries_left: record.trial.as_ref().map(|trial| trial.tries_left),
         floor: record.floor.clone(),
-        interrupted: interrupted(device, state)?,
+        interrupted: interrupted(device, state, &armed),
         last_result: record.last_result.as_ref().map(|last| LastStatus {
             outcome: last.outcome,
             release: last.release.clone(),
             reason: last.reason.clone(),
             evidence: last.evidence.clone(),
         }),
+        warnings: warnings::of_device(device, &armed),
     })
 }
 
-fn interrupted(device: &Device, state: State) -> Result<Option<Interrupted>> {
+fn interrupted(device: &Device, state: State, armed: &Result<Option<Bank>>) -> Option<Interrupted> {
     let record = device.record();
     if let Some(intent) = &record.interrupted {
         let step = match state {
@@ -129,7 +138,7 @@ fn interrupted(device: &Device, state: State) -> Result<Option<Interrupted>> {
             | State::Unsettled(_) => "writing",
         };
         let release = Some(intent.release.clone());
-        return Ok(Some(Interrupted { deed: intent.deed.clone(), release, bank: intent.bank, step }));
+        return Some(Interrupted { deed: intent.deed.clone(), release, bank: intent.bank, step });
     }
     let of_trial = |bank: Bank, step| Interrupted {
         deed: match record.trial.as_ref().map(|trial| trial.purpose) {
@@ -140,9 +149,11 @@ fn interrupted(device: &Device, state: State) -> Result<Option<Interrupted>> {
         bank,
         step,
     };
-    Ok(match state {
+    match state {
         // The record says so, and the loader does not know: the power went before the last write.
-        State::Armed(bank) if device.armed()? != Some(bank) => Some(of_trial(bank, "arming")),
+        State::Armed(bank) if armed.as_ref().is_ok_and(|armed| *armed != Some(bank)) => {
+            Some(of_trial(bank, "arming"))
+        }
         State::Healthy(bank) => Some(of_trial(bank, "confirming")),
         State::Unsettled(bank) => Some(of_trial(bank, "settling")),
         State::Armed(_)
@@ -153,7 +164,7 @@ fn interrupted(device: &Device, state: State) -> Result<Option<Interrupted>> {
         | State::Installed(_)
         | State::Trial(_)
         | State::Rejected(_) => None,
-    })
+    }
 }
 
 fn named(release: Option<&Release>) -> String {
@@ -212,6 +223,7 @@ impl Status {
                 lines.push(format!("evidence   {evidence}"));
             }
         }
+        lines.extend(self.warnings.iter().map(|warning| format!("warning    {}", warning.text)));
         lines
     }
 }
@@ -244,6 +256,7 @@ mod tests {
                 reason: Some("kiosk answers: exit 1".into()),
                 evidence: Some("/state/roro/evidence/demo-1.2.0-1.log".into()),
             }),
+            warnings: vec![Warning { code: "no-watchdog", text: "a hang waits".into() }],
         };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
@@ -253,12 +266,15 @@ mod tests {
                 r#""trial":{"bank":"b","phase":"armed","purpose":"update","reboot_pending":true,"reason":null},"#,
                 r#""confirmed":"a","tries_left":1,"floor":"1.0.0","interrupted":null,"#,
                 r#""last_result":{"outcome":"fell-back","release":{"name":"demo","version":"1.2.0"},"#,
-                r#""reason":"kiosk answers: exit 1","evidence":"/state/roro/evidence/demo-1.2.0-1.log"}}"#
+                r#""reason":"kiosk answers: exit 1","evidence":"/state/roro/evidence/demo-1.2.0-1.log"},"#,
+                r#""warnings":[{"code":"no-watchdog","text":"a hang waits"}]}"#
             )
         );
         let text = status.lines().join("\n");
         assert!(
-            text.contains("reboot to try it") && text.contains("last       fell-back demo 1.2.0"),
+            text.ends_with("warning    a hang waits")
+                && text.contains("reboot to try it")
+                && text.contains("last       fell-back demo 1.2.0"),
             "{text}"
         );
     }

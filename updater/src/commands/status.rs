@@ -4,7 +4,7 @@ use super::{Context, Exit};
 use crate::{
     device::{Device, Purpose},
     error::Result,
-    status::status,
+    status::{of_machine, status},
 };
 
 /// Nothing to choose.
@@ -16,7 +16,8 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = context.load()?;
         let device = Device::open(&config, Purpose::Look)?;
-        let status = status(&device)?;
+        let mut status = status(&device)?;
+        status.warnings.extend(of_machine(&config.run_dir));
         context.say(&status, &status.lines().join("\n"));
         Ok(Exit::Done)
     }

@@ -71,7 +71,19 @@ fn a_release_is_installed_tried_and_confirmed_and_the_file_is_the_image() {
     assert_eq!(updater(dir.path(), &["confirm"]).code, 3, "not booted yet");
     assert_eq!(updater(dir.path(), &["reboot"]).last["bank"], "b");
     assert_eq!(updater(dir.path(), &["install", file.to_str().unwrap()]).code, 75, "itself on trial");
+    let warned = |dir: &Path| {
+        let status = updater(dir, &["status"]).last;
+        let warnings = status["warnings"].as_array().unwrap().clone();
+        warnings.into_iter().map(|mut warning| warning["code"].take()).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(dir.path()), ["few-tries-left"]);
     assert_eq!(updater(dir.path(), &["confirm"]).code, 0);
+    assert!(warned(dir.path()).is_empty());
+    let told = r#"{"default":"b","next":"a","booted":"b","boots":7}"#;
+    write(dir.path(), "boot.state", told.as_bytes());
+    assert_eq!(warned(dir.path()), ["loader-differs"], "somebody else has armed it");
+    assert_eq!(updater(dir.path(), &["settle"]).code, 0);
+    assert!(warned(dir.path()).is_empty());
     assert_eq!(updater(dir.path(), &["confirm"]).code, 3);
     let status = updater(dir.path(), &["status"]).last;
     assert_eq!(status["confirmed"], "b");
@@ -93,6 +105,7 @@ fn a_trial_that_nobody_confirms_falls_back() {
     let status = updater(dir.path(), &["status"]).last;
     assert_eq!(status["last_result"]["outcome"], "fell-back");
     assert_eq!(status["passive"]["state"], "failed");
+    assert_eq!(status["warnings"][0]["code"], "passive-failed");
     assert_eq!(updater(dir.path(), &["rollback"]).code, 4, "no way back to a failed bank");
 }
 
