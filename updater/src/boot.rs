@@ -66,3 +66,51 @@ fn explain(error: LoaderError<io::Error>) -> io::Error {
     };
     io::Error::new(kind, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use bank_format::{Bank, loader::Spare};
+
+    fn opened(dir: &Path, boot: &str) -> Box<dyn BootControl> {
+        let text = format!(
+            "compatible = \"x\"\nstate_dir = \"s\"\nrecord = \"r\"\nrun_dir = \"run\"\n[boot]\n{boot}\n\
+             [bank.a]\nroot = \"a\"\n[bank.b]\nroot = \"b\"\n"
+        );
+        open(&Config::parse(&text, dir).unwrap())
+    }
+
+    #[test]
+    fn grub_is_told_on_the_partition_that_the_initrd_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("run/dev/loader");
+        let mut boot = opened(dir.path(), "backend = \"grub\"");
+        let error = boot.set_default(Bank::B, Spare::Bootable).unwrap_err().to_string();
+        assert!(error.contains("run/dev/loader: "), "{error}");
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, Grub::factory(Bank::A).unwrap()).unwrap();
+        let mut boot = opened(dir.path(), "backend = \"grub\"");
+        boot.set_default(Bank::B, Spare::Bootable).unwrap();
+        let bytes = std::fs::read(&place).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..8192]);
+        assert!(text.contains("roro_default=b") && text.contains("roro_spare=1"));
+        assert_eq!(boot.armed().unwrap(), None);
+    }
+
+    #[test]
+    fn systemd_boot_is_told_through_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("vars")).unwrap();
+        let mut boot = opened(dir.path(), "backend = \"systemd-boot\"\npath = \"vars\"");
+        boot.set_default(Bank::B, Spare::Unbootable).unwrap();
+        assert_eq!(boot.armed().unwrap(), None);
+        let variable = "vars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+        let value = std::fs::read(dir.path().join(variable)).unwrap();
+        let expected: Vec<u8> = "roro-b.efi\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(value[4..], expected);
+        boot.set_default(Bank::A, Spare::Bootable).unwrap();
+        assert_eq!(boot.armed().unwrap(), Some(Bank::A), "the one-shot is the counter");
+    }
+}

@@ -159,6 +159,20 @@ fn a_sick_trial_leaves_its_reason_and_its_log() {
 }
 
 #[test]
+fn an_orderly_end_of_the_boot_is_on_record() {
+    let dir = device_directory();
+    rebooted(dir.path());
+    rebooted(dir.path());
+    assert!(open(dir.path()).record().unclean, "nobody has said how this boot ends");
+    let ended = crate::install::updater(dir.path(), &["settle", "--ending"]);
+    assert_eq!((ended.code, ended.errors.as_str()), (0, ""));
+    assert!(!open(dir.path()).record().unclean);
+    let record = std::fs::read(dir.path().join("record.bin")).unwrap();
+    crate::install::updater(dir.path(), &["settle", "--ending"]);
+    assert_eq!(std::fs::read(dir.path().join("record.bin")).unwrap(), record, "nothing is written twice");
+}
+
+#[test]
 fn a_lost_record_is_rebuilt_and_the_floor_does_not_fall() {
     let dir = device_directory();
     confirmed(dir.path(), "1.0.0", 1);
