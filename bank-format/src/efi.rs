@@ -147,6 +147,11 @@ pub fn ensure_entries<S: VarStore>(
     store: &mut S,
     partitions: &PerBank<Partition>,
 ) -> Result<PerBank<u16>, S::Error> {
+    PerBank::try_from_fn(|bank| ensure_entry(store, entry_title(bank), partitions.get(bank)))
+}
+
+/// As [`ensure_entries`], for one entry with its title.
+pub fn ensure_entry<S: VarStore>(store: &mut S, title: &str, partition: &Partition) -> Result<u16, S::Error> {
     let mut entries = Vec::new();
     for name in store.names(GLOBAL_VENDOR)? {
         if let Some(number) = entry_number(&name) {
@@ -155,24 +160,19 @@ pub fn ensure_entries<S: VarStore>(
         }
     }
     entries.sort();
-    PerBank::try_from_fn(|bank| {
-        let wanted = load_option(entry_title(bank), partitions.get(bank));
-        if let Some((number, _)) = entries.iter().find(|(_, option)| *option == wanted) {
-            return Ok(*number);
-        }
-        let moved =
-            entries.iter().position(|(_, option)| title_of(option).as_deref() == Some(entry_title(bank)));
-        let number = match moved.and_then(|at| entries.get(at)) {
-            Some((number, _)) => *number,
-            None => (0..=u16::MAX)
-                .find(|number| entries.iter().all(|(taken, _)| taken != number))
-                .ok_or_else(|| Error::malformed(STRUCTURE, "all 65536 entries are taken"))?,
-        };
-        store.write(&entry_name(number), GLOBAL_VENDOR, &wanted)?;
-        entries.retain(|(taken, _)| *taken != number);
-        entries.push((number, wanted));
-        Ok(number)
-    })
+    let wanted = load_option(title, partition);
+    if let Some((number, _)) = entries.iter().find(|(_, option)| *option == wanted) {
+        return Ok(*number);
+    }
+    let moved = entries.iter().find(|(_, option)| title_of(option).as_deref() == Some(title));
+    let number = match moved {
+        Some((number, _)) => *number,
+        None => (0..=u16::MAX)
+            .find(|number| entries.iter().all(|(taken, _)| taken != number))
+            .ok_or_else(|| Error::malformed(STRUCTURE, "all 65536 entries are taken"))?,
+    };
+    store.write(&entry_name(number), GLOBAL_VENDOR, &wanted)?;
+    Ok(number)
 }
 
 /// The entry with this title, the one with the lowest number if there are several.

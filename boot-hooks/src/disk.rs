@@ -25,6 +25,8 @@ pub const NAMES: [&str; 8] = ["boot-a", "boot-b", "root-a", "root-b", "record", 
 pub const LOADER: &str = "loader";
 /// Name of the partition from which firmware starts a loader.
 pub const ESP: &str = "esp";
+/// Name of the partition that firmware starts when no bank can be booted, where there is one.
+pub const RECOVERY: &str = "recovery";
 /// Name of the record partition.
 pub const RECORD: &str = "record";
 /// Name of the state partition.
@@ -81,11 +83,16 @@ impl Disk {
 
     /// The boot partitions, as a firmware entry names them.
     pub fn boot_partitions(&self) -> Result<PerBank<efi::Partition>> {
-        PerBank::try_from_fn(|bank| {
-            let entry = &self.partition(boot_name(bank))?.entry;
-            let gpt::Entry { number, guid, first_lba, blocks, .. } = *entry;
-            Ok(efi::Partition { number, first_lba, blocks, guid })
-        })
+        PerBank::try_from_fn(|bank| self.partition(boot_name(bank)).map(Partition::for_firmware))
+    }
+}
+
+impl Partition {
+    /// As a firmware entry names it.
+    #[must_use]
+    pub fn for_firmware(&self) -> efi::Partition {
+        let gpt::Entry { number, guid, first_lba, blocks, .. } = self.entry;
+        efi::Partition { number, first_lba, blocks, guid }
     }
 }
 

@@ -5,9 +5,9 @@
 use std::{error::Error as StdError, fs::File, os::unix::fs::FileExt as _, path::Path};
 
 use bank_format::{
-    PerBank, fat,
+    PerBank, efi, fat,
     loader::{
-        Firmware, Grub, Kind, Loader, RebootFlag, Recovery, SystemdBoot, Tryboot, UBoot,
+        Firmware, Grub, Kind, Loader, RECOVERY_TITLE, RebootFlag, Recovery, SystemdBoot, Tryboot, UBoot,
         uboot::{Layout, PARTITION_ENV_BYTES},
     },
 };
@@ -56,7 +56,17 @@ impl BootLoader {
             Kind::Efi | Kind::SystemdBoot => true,
             Kind::Grub | Kind::UBoot | Kind::Tryboot | Kind::Script => self.has_recovery,
         };
+        if self.kind == Kind::Efi {
+            self.ensure_recovery_entry()?;
+        }
         if shows_it { self.tell(Deed::Recover) } else { Ok(Recovery::NotConfigured) }
+    }
+
+    /// The entry of the partition `recovery`, where the disk has one: firmware may never have had it, or have lost it.
+    fn ensure_recovery_entry(&self) -> Result<()> {
+        let Ok(partition) = self.disk.partition(disk::RECOVERY) else { return Ok(()) };
+        let made = efi::ensure_entry(&mut EfiVars::mounted(), RECOVERY_TITLE, &partition.for_firmware());
+        made.map(|_| ()).map_err(|error| Error::Loader { detail: chain(&error) })
     }
 
     fn tell(&self, deed: Deed) -> Result<Recovery> {

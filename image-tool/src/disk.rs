@@ -33,12 +33,13 @@ pub fn write(minted: &Minted, sizes: &Disk, epoch_seconds: u64, path: &Path) -> 
         (tree_offset(&minted.root), Content::of_file(&minted.root.tree)?),
     ];
     let boot = Content::of_file(&minted.boot.path)?;
-    let mut partitions = loader::partitions(&minted.installed, sizes, boot, root)?;
+    let mut partitions = loader::partitions(&minted.installed, &minted.recovery, sizes, boot, root)?;
     let record = Partition::empty("record", RECORD_BYTES as u64, Purpose::Linux).with(record_bytes(minted)?);
     let state_bytes = u64::from(sizes.state_mib) * MIB;
     let state = state_file_system(state_bytes, compatible, epoch_seconds, path)?;
     let state = Partition::empty("state", state_bytes, Purpose::Linux).with(Content::of_file(state.path())?);
     partitions.extend([record, state]);
+    partitions.extend(loader::recovery_partition(&minted.installed, &minted.recovery)?);
     let boot_code = match &minted.installed {
         Installed::Efi | Installed::SystemdBoot { .. } => [0; BOOT_CODE_BYTES],
         Installed::Grub(grub) => grub.boot_code()?,
@@ -142,6 +143,7 @@ mod tests {
             command_line: String::new(),
             initrd_bytes: 0,
             installed: Installed::Efi,
+            recovery: None,
         }
     }
 

@@ -6,7 +6,7 @@
 pub mod grub;
 
 use crate::{
-    appliance::{BootLoader, Disk},
+    appliance::{Boot, BootLoader, Disk},
     disk::table::{Partition, Purpose},
     error::{Error, Result},
     fat::{self, File, Size},
@@ -24,7 +24,9 @@ const BLOCK_BYTES: usize = 4096;
 
 /// Where systemd-boot looks for unified kernel images.
 const UKI_PATHS: [&str; 2] = ["EFI/Linux/roro-a.efi", "EFI/Linux/roro-b.efi"];
-const LOADER_CONF: &str = "timeout 0\neditor no\nauto-firmware no\nauto-entries no\n";
+const LOADER_CONF: &str = "timeout 0\neditor no\nauto-firmware no\nauto-entries no\ndefault roro-a.efi\n";
+const RECOVERY_CONF: &str = "title Roro Recovery\nefi /EFI/Roro/RECOVERY.EFI\n";
+const RECOVERY_PATH: &str = "EFI/Roro/RECOVERY.EFI";
 
 /// What is on a disk beside the banks.
 #[derive(Debug, Clone)]
@@ -39,6 +41,9 @@ pub enum Installed {
     /// GRUB, for both firmwares.
     Grub(grub::Grub),
 }
+
+/// What a device starts when no bank can be booted: an EFI program, or for GRUB a script.
+pub type Recovery = Option<Content>;
 
 /// What a boot image is made of.
 #[derive(Debug)]
@@ -123,6 +128,7 @@ pub fn boot_image(
 /// The partitions of both banks and the loader, bank A filled with `boot` and `root`, without record and state.
 pub fn partitions(
     installed: &Installed,
+    recovery: &Recovery,
     sizes: &Disk,
     boot: Content,
     root: Vec<(u64, Content)>,
@@ -142,24 +148,58 @@ pub fn partitions(
         Installed::Efi => all.extend(banks(Purpose::EfiSystem)),
         Installed::SystemdBoot { program } => {
             let [path_a, path_b] = UKI_PATHS;
-            let files = [
+            let mut files = vec![
                 File::fixed(path_a, boot, boot_bytes),
                 File::fixed(path_b, Vec::new(), boot_bytes),
                 File::new(fat::BOOT_PATH, program.clone()),
                 File::new("loader/loader.conf", LOADER_CONF),
             ];
-            all.push(esp(&files, 2 * boot_bytes + ESP_BYTES)?);
+            let mut bytes = 2 * boot_bytes + ESP_BYTES;
+            if let Some(program) = recovery {
+                bytes += program.len_bytes().next_multiple_of(MIB);
+                files.push(File::new("loader/entries/roro-recovery.conf", RECOVERY_CONF));
+                files.push(File::new(RECOVERY_PATH, program.clone()));
+            }
+            all.push(esp(&files, bytes)?);
         }
         Installed::Grub(grub) => {
             // The core knows its own place, which is that of the first partition.
             all.push(grub.bios_partition()?);
-            all.push(esp(&grub.esp_files(), ESP_BYTES)?);
+            let script = recovery.iter().map(|script| File::new("grub/recovery.cfg", script.clone()));
+            all.push(esp(&grub.esp_files().into_iter().chain(script).collect::<Vec<_>>(), ESP_BYTES)?);
             all.push(grub::loader_partition()?);
             all.extend(banks(Purpose::Linux));
         }
     }
     all.extend([root_a, root_b]);
     Ok(all)
+}
+
+/// Firmware has no place for a recovery program but a partition of its own, behind all others. Its entry is made by who needs it.
+pub fn recovery_partition(installed: &Installed, recovery: &Recovery) -> Result<Option<Partition>> {
+    match (installed, recovery) {
+        (Installed::Efi, Some(program)) => {
+            let volume = fat::volume(&[File::new(fat::BOOT_PATH, program.clone())], Size::Least)?;
+            let partition = Partition::empty("recovery", volume.bytes, Purpose::EfiSystem);
+            Ok(Some(Partition { pieces: volume.pieces, ..partition }))
+        }
+        (Installed::SystemdBoot { .. } | Installed::Grub(_), _) | (Installed::Efi, None) => Ok(None),
+    }
+}
+
+/// Reads what `[boot] recovery` names, and signs it where firmware would ask for that.
+pub fn recovery(boot: &Boot, signing: Signing<'_>) -> Result<Recovery> {
+    let Some(path) = &boot.recovery else { return Ok(None) };
+    let content = Content::of_file(path)?.read(MAX_UKI_PART_BYTES)?;
+    match boot.loader {
+        BootLoader::Grub => Ok(Some(content.into())),
+        BootLoader::Efi | BootLoader::SystemdBoot if content.starts_with(b"MZ") => {
+            Ok(Some(signing.sign(&content)?.into()))
+        }
+        BootLoader::Efi | BootLoader::SystemdBoot => {
+            Err(Error::malformed(path.display(), "the recovery of this loader is an EFI program"))
+        }
+    }
 }
 
 fn esp(files: &[File], bytes: u64) -> Result<Partition> {

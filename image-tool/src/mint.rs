@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Result},
     initrd,
     limits::{MAX_TEXT_BYTES, MAX_UKI_PART_BYTES},
-    loader::{self, Installed, Signing},
+    loader::{self, Installed, Recovery, Signing},
     modules::{self, KernelModules},
     packages::{self, Package},
     progress::Progress,
@@ -101,6 +101,8 @@ pub struct Minted {
     pub initrd_bytes: u64,
     /// What the loader has on the disk beside the banks.
     pub installed: Installed,
+    /// What starts when no bank can be booted.
+    pub recovery: Recovery,
 }
 
 impl Minted {
@@ -148,6 +150,7 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     let signer = signer.transpose()?;
     let signing = signer.as_ref().map_or(Signing::Nobody, Signing::By);
     let installed = loader::install(appliance.boot.loader, &tree, signing)?;
+    let recovery = loader::recovery(&appliance.boot, signing)?;
     modules::reduce(&mut tree, &kernel_release, &kept)?;
     let inputs = rootfs::Inputs {
         appliance,
@@ -204,6 +207,7 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
         command_line,
         initrd_bytes: initrd.len() as u64,
         installed,
+        recovery,
     })
 }
 

@@ -16,9 +16,9 @@ fn image(loader: BootLoader) -> BootImage {
 }
 
 /// A disk for a loader, without record and state.
-fn disk(loader: BootLoader, installed: &Installed, path: &Path) -> Layout {
+fn disk(loader: BootLoader, installed: &Installed, recovery: &Recovery, path: &Path) -> Layout {
     let root = vec![(0, Content::from("root"))];
-    let parts = partitions(installed, &SIZES, image(loader).bytes.into(), root).unwrap();
+    let parts = partitions(installed, recovery, &SIZES, image(loader).bytes.into(), root).unwrap();
     let boot_code = match installed {
         Installed::Efi | Installed::SystemdBoot { .. } => [0; BOOT_CODE_BYTES],
         Installed::Grub(grub) => grub.boot_code().unwrap(),
@@ -74,13 +74,23 @@ fn systemd_boot_has_two_files_of_fixed_size_on_its_partition() {
     let dir = tempfile::tempdir().unwrap();
     let installed = Installed::SystemdBoot { program: vec![0xee; 3000].into() };
     let path = dir.path().join("disk.img");
-    let layout = disk(BootLoader::SystemdBoot, &installed, &path);
+    let recovery = Some(b"MZ recovery".to_vec().into());
+    let layout = disk(BootLoader::SystemdBoot, &installed, &recovery, &path);
     assert_eq!(names(&layout), ["esp", "root-a", "root-b"]);
     table_is_whole(&path);
     let bytes = fs::read(&path).unwrap();
     let esp = part(&bytes, &layout, "esp");
     fat_is_whole(dir.path(), esp);
 
+    // The device finds them like this, and maps their blocks.
+    for path in UKI_PATHS {
+        let read = |offset: u64, buffer: &mut [u8]| {
+            buffer.copy_from_slice(&esp[offset as usize..][..buffer.len()]);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let found = bank_format::fat::find_file(read, path).unwrap();
+        assert_eq!((found.file_bytes, found.offset_bytes % 4096), (5 << 20, 0));
+    }
     let [a, b] = UKI_PATHS.map(|path| content(dir.path(), esp, path));
     let (Some(a), Some(b)) = (a, b) else { return };
     assert_eq!((a.len(), b.len()), (5 << 20, 5 << 20));
@@ -89,7 +99,10 @@ fn systemd_boot_has_two_files_of_fixed_size_on_its_partition() {
     assert_eq!(&boot.bytes[..10_001], &uki().bytes[..]);
     assert_eq!(&a[..boot.bytes.len()], &boot.bytes[..]);
     assert!(a[boot.bytes.len()..].iter().chain(&b).all(|byte| *byte == 0));
-    assert_eq!(content(dir.path(), esp, fat::BOOT_PATH).unwrap(), [0xee; 3000]);
+    let file = |path: &str| content(dir.path(), esp, path).unwrap();
+    assert_eq!(file(fat::BOOT_PATH), [0xee; 3000]);
+    assert_eq!(file("loader/entries/roro-recovery.conf"), RECOVERY_CONF.as_bytes());
+    assert_eq!(file(RECOVERY_PATH), b"MZ recovery");
 }
 
 /// The numbers of partitions are settings of `grub.cfg`.
@@ -105,12 +118,12 @@ fn grub_has_its_parts_where_both_firmwares_and_its_script_look() {
     };
     let installed = Installed::Grub(grub);
     let [path, again] = ["1.img", "2.img"].map(|name| dir.path().join(name));
-    let layout = disk(BootLoader::Grub, &installed, &path);
+    let layout = disk(BootLoader::Grub, &installed, &Some("halt\n".into()), &path);
     assert_eq!(names(&layout), ["bios", "esp", "loader", "boot-a", "boot-b", "root-a", "root-b"]);
     table_is_whole(&path);
     let bytes = fs::read(&path).unwrap();
     let made_again = Installed::Grub(grub::Grub::of_the_host().unwrap());
-    disk(BootLoader::Grub, &made_again, &again);
+    disk(BootLoader::Grub, &made_again, &Some("halt\n".into()), &again);
     assert!(fs::read(&again).unwrap() == bytes, "not the same twice");
 
     // The first sector reads sector 2048, and the core's first one the rest behind it.
@@ -123,6 +136,7 @@ fn grub_has_its_parts_where_both_firmwares_and_its_script_look() {
         assert!(String::from_utf8_lossy(&script).contains(line), "{line}");
     }
     assert!(content(dir.path(), esp, fat::BOOT_PATH).unwrap().starts_with(b"MZ"));
+    assert_eq!(content(dir.path(), esp, "grub/recovery.cfg").unwrap(), b"halt\n");
 
     let boot = part(&bytes, &layout, "boot-a");
     fat_is_whole(dir.path(), &boot[..image(BootLoader::Grub).bytes.len()]);
@@ -135,6 +149,20 @@ fn grub_has_its_parts_where_both_firmwares_and_its_script_look() {
     if let Some(told) = judge("grub-editenv", &[block.as_ref(), "list".as_ref()]) {
         assert!(told.contains("roro_default=a\n") && told.contains("roro_next=none\n"), "{told}");
     }
+}
+
+#[test]
+fn firmware_gets_a_partition_for_its_recovery_and_only_an_efi_program() {
+    let program = Some(b"MZ recovery".to_vec().into());
+    assert!(recovery_partition(&Installed::Efi, &None).unwrap().is_none());
+    let partition = recovery_partition(&Installed::Efi, &program).unwrap().unwrap();
+    assert_eq!((partition.name.as_str(), partition.bytes), ("recovery", 4 << 20));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "halt\n").unwrap();
+    let boot = |loader| Boot { loader, recovery: Some(file.path().to_owned()), ..Boot::default() };
+    let told = recovery(&boot(BootLoader::Efi), Signing::Nobody).unwrap_err().to_string();
+    assert!(told.contains("an EFI program"), "{told}");
+    assert_eq!(recovery(&boot(BootLoader::Grub), Signing::Nobody).unwrap().unwrap().len_bytes(), 5);
 }
 
 #[test]
