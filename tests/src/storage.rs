@@ -420,9 +420,10 @@ mod tests {
         record.write_at(512, &[1; 512]).unwrap();
         assert!(firsts(&storage, Place::Record, &[0, 512]).contains(&vec![0, 1]));
         loader.write_at(0, &[7; 512]).unwrap();
+        assert!(firsts(&storage, Place::Loader, &[0]).contains(&vec![0]), "before the flush it may be lost");
         record.flush().unwrap();
+        storage.begin_log();
         let last = storage.after_power_cuts().pop().unwrap().1;
         assert_eq!((last.places[&Place::Record][512], last.places[&Place::Loader][0]), (1, 7));
-        assert!(firsts(&storage, Place::Loader, &[0]).contains(&vec![0]), "before the flush it may be lost");
     }
 }
