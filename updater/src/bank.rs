@@ -4,6 +4,7 @@
 //! Order inside a bank: images as in the manifest, each with its tree; the first block of the last image last of all.
 
 pub mod audit;
+mod closed;
 mod proof;
 mod writer;
 
@@ -14,6 +15,7 @@ use bank_format::{
 
 use crate::error::{Error, Result};
 
+pub use closed::close_unwanted;
 pub use proof::prove;
 pub use writer::BankWriter;
 
@@ -34,6 +36,19 @@ impl PassiveBank {
             Ok(Self { bank })
         } else {
             Err(Error::Bug { detail: "a bank is opened for writing before the record says so" })
+        }
+    }
+
+    /// The passive bank where it is neither a way back nor on trial.
+    fn unwanted(record: &Record, running: Bank) -> Option<Self> {
+        if record.confirmed != running || record.trial.is_some() {
+            return None;
+        }
+        let bank = !running;
+        match record.banks.get(bank).state {
+            // A record that was rebuilt calls a bank empty of which it knows nothing.
+            BankState::Confirmed | BankState::Empty => None,
+            BankState::Writing | BankState::Written | BankState::Failed => Some(Self { bank }),
         }
     }
 

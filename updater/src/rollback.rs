@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bank_format::{Bank, Release, record::BankState};
 
 use crate::{
-    bank::{PassiveBank, Staged, prove},
+    bank::{PassiveBank, Staged, close_unwanted, prove},
     device::{BankWork, Device, NoWork},
     engine::{Event, State},
     error::{Error, Refusal, Result},
@@ -28,6 +28,7 @@ pub fn rollback(device: &mut Device, progress: &mut dyn Progress) -> Result<Roll
     match device.engine().state() {
         State::Installing(bank) | State::Installed(bank) | State::Armed(bank) => {
             device.handle(Event::Cancel, &mut NoWork)?;
+            close_unwanted(device.ports.disk.as_ref(), device.record(), device.running())?;
             Ok(RolledBack::Cancelled(bank))
         }
         State::Trial(bank) | State::Healthy(bank) => {

@@ -3,6 +3,7 @@
 use bank_format::record::Outcome;
 
 use crate::{
+    bank::close_unwanted,
     device::{Device, NoWork},
     engine::{Event, Rearm},
     error::Result,
@@ -15,6 +16,9 @@ pub fn settle(device: &mut Device, rearm: Rearm) -> Result<Option<AfterReboot>> 
     let boot_id = device.boot_id()?;
     let after = device.handle(Event::Booted { boot_id, rearm }, &mut NoWork)?;
     note_lost_bank(device)?;
+    if after.is_none() {
+        close_unwanted(device.ports.disk.as_ref(), device.record(), device.running())?;
+    }
     Ok(after)
 }
 
