@@ -4,7 +4,7 @@
 //! install, settle and gate. What is a model: the loader ([`crate::loaders`]), the storage ([`crate::storage`]), the kernel and the
 //! system of a release ([`image`]). Nothing waits: a watchdog bites at once, a pause is over when it begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bank_format::{Bank, Release, TrustRoot, loader::Kind};
 use updater::{
@@ -68,6 +68,10 @@ pub struct Machine {
     /// Starts of the boot loader since the last quiet moment.
     pub starts: u32,
     newest_minor: u8,
+    /// Releases (by minor version) whose health gate has passed once; a factory disk's release needs none.
+    pub gate_passed: BTreeSet<u8>,
+    /// Releases that ran without being on trial.
+    pub ran_as_confirmed: BTreeSet<u8>,
     /// What happened, for a person who reads why a test failed.
     pub journal: Vec<String>,
 }
@@ -89,6 +93,8 @@ impl Machine {
             kernel_starts: BTreeMap::new(),
             starts: 0,
             newest_minor: 0,
+            gate_passed: BTreeSet::from([0]),
+            ran_as_confirmed: BTreeSet::new(),
             journal: Vec::new(),
         })
     }
@@ -106,6 +112,8 @@ impl Machine {
             kernel_starts: self.kernel_starts.clone(),
             starts: 0,
             newest_minor: self.newest_minor,
+            gate_passed: self.gate_passed.clone(),
+            ran_as_confirmed: self.ran_as_confirmed.clone(),
             journal: self.journal.clone(),
         }
     }
@@ -114,6 +122,18 @@ impl Machine {
     #[must_use]
     pub fn storage(&self) -> &Storage {
         &self.board.storage
+    }
+
+    /// The minor version of the release in a bank.
+    #[must_use]
+    pub fn minor_in(&self, bank: Bank) -> u8 {
+        started(&self.board.storage, bank).release.minor
+    }
+
+    /// The newest release that was ever installed.
+    #[must_use]
+    pub fn newest_minor(&self) -> u8 {
+        self.newest_minor
     }
 
     /// The bank that runs.
@@ -193,6 +213,9 @@ impl Machine {
             return Ok(End::Reset);
         }
         self.running = Some(bank);
+        if trial == initrd::Trial::No {
+            self.ran_as_confirmed.insert(started.release.minor);
+        }
         let mut device = self.agent(Vec::new())?;
         let before = device.engine().state();
         let after =
@@ -210,6 +233,9 @@ impl Machine {
             initrd::Trial::Yes => (),
         }
         let failed = (image == Image::Unhealthy).then(|| "exit code 1: no answer".to_owned());
+        if failed.is_none() {
+            self.gate_passed.insert(started.release.minor);
+        }
         match self.judge(failed)? {
             Verdict::NoTrial | Verdict::Confirmed => Ok(End::Up),
             Verdict::Rejected { after: Some(AfterReboot::GoingDown | AfterReboot::Simulated(_)), .. } => {

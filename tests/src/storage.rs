@@ -9,12 +9,11 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
-    io,
+    fmt, io,
     rc::Rc,
 };
 
-use bank_format::{Bank, efi::VarStore, record::Medium};
+use bank_format::{Bank, Digest256, efi::VarStore, record::Medium};
 use updater::history::Entry;
 
 /// Bytes that a drive writes or does not write.
@@ -68,11 +67,10 @@ pub enum Deed {
     History(Box<Entry>),
 }
 
-/// All that is kept.
+/// All that is kept. A clone shares the bytes until one of both is written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
-    /// Bytes of each place.
-    pub places: BTreeMap<Place, Vec<u8>>,
+    places: BTreeMap<Place, Rc<Vec<u8>>>,
     /// Firmware variables, as `NAME-VENDOR`.
     pub variables: BTreeMap<String, Vec<u8>>,
     /// The history.
@@ -80,10 +78,31 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// These places, and nothing else.
+    #[must_use]
+    pub fn of(places: impl IntoIterator<Item = (Place, Vec<u8>)>) -> Self {
+        let places = places.into_iter().map(|(place, bytes)| (place, Rc::new(bytes))).collect();
+        Self { places, ..Self::default() }
+    }
+
+    /// The bytes of a place.
+    #[must_use]
+    pub fn bytes(&self, place: Place) -> &[u8] {
+        self.places.get(&place).map(|bytes| bytes.as_slice()).unwrap_or_default()
+    }
+
+    /// The bytes of a place, to be changed.
+    pub fn bytes_mut(&mut self, place: Place) -> &mut Vec<u8> {
+        Rc::make_mut(self.places.entry(place).or_default())
+    }
+
     fn write(&mut self, place: Place, offset: usize, bytes: &[u8]) {
-        let medium = self.places.entry(place).or_default();
-        medium.resize(medium.len().max(offset + bytes.len()), 0);
-        medium.splice(offset..offset + bytes.len(), bytes.iter().copied());
+        let medium = self.bytes_mut(place);
+        let end = offset + bytes.len();
+        medium.resize(medium.len().max(end), 0);
+        if let Some(there) = medium.get_mut(offset..end) {
+            there.copy_from_slice(bytes);
+        }
     }
 
     fn apply(&mut self, deed: &Deed) {
@@ -100,12 +119,12 @@ impl Contents {
         }
     }
 
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.places.hash(&mut hasher);
-        self.variables.hash(&mut hasher);
-        format!("{:?}", self.history).hash(&mut hasher);
-        hasher.finish()
+    fn fingerprint(&self) -> Digest256 {
+        let mut all = format!("{:?}{:?}", self.variables, self.history).into_bytes();
+        for bytes in self.places.values() {
+            all.extend(Digest256::of(bytes).0);
+        }
+        Digest256::of(&all)
     }
 }
 
@@ -134,18 +153,12 @@ impl Storage {
         self.0.borrow().now.clone()
     }
 
-    /// The bytes of a place.
-    #[must_use]
-    pub fn bytes(&self, place: Place) -> Vec<u8> {
-        self.0.borrow().now.places.get(&place).cloned().unwrap_or_default()
-    }
-
     /// The first bytes of a place, at most `count`.
     #[must_use]
     pub fn head(&self, place: Place, offset: usize, count: usize) -> Vec<u8> {
         let state = self.0.borrow();
-        let rest = state.now.places.get(&place).and_then(|bytes| bytes.get(offset..)).unwrap_or_default();
-        rest.iter().take(count).copied().collect()
+        let rest = state.now.bytes(place).get(offset..).unwrap_or_default();
+        rest.get(..count.min(rest.len())).unwrap_or_default().to_vec()
     }
 
     /// Something rots: changes the contents behind everybody's back.
@@ -189,11 +202,23 @@ impl Storage {
     #[must_use]
     pub fn after_power_cuts(&self) -> Vec<(String, Contents)> {
         let state = self.0.borrow();
-        let mut cuts = Cuts { base: &state.base, log: &state.log, seen: BTreeSet::new(), found: Vec::new() };
-        for done in 0..=state.log.len() {
-            cuts.at(done);
-        }
-        cuts.found
+        let mut seen = BTreeSet::new();
+        let states = cuts(&state.log).into_iter().map(|cut| (cut.to_string(), cut.contents(&state)));
+        states.filter(|(_, contents)| seen.insert(contents.fingerprint())).collect()
+    }
+
+    /// How many there are, those that are the same counted each.
+    #[must_use]
+    pub fn possible_cuts(&self) -> usize {
+        cuts(&self.0.borrow().log).len()
+    }
+
+    /// The one of them with this number.
+    #[must_use]
+    pub fn after_power_cut(&self, number: usize) -> Option<(String, Contents)> {
+        let state = self.0.borrow();
+        let cut = cuts(&state.log).into_iter().nth(number)?;
+        Some((cut.to_string(), cut.contents(&state)))
     }
 
     /// A hand on a place.
@@ -230,72 +255,90 @@ fn pending(log: &[Deed]) -> Vec<usize> {
     open
 }
 
-struct Cuts<'a> {
-    base: &'a Contents,
-    log: &'a [Deed],
-    seen: BTreeSet<u64>,
-    found: Vec<(String, Contents)>,
+/// When the power goes, and what becomes of the writes that are not stable then.
+#[derive(Debug, Clone)]
+struct Cut {
+    /// Deeds that were begun.
+    done: usize,
+    fate: Fate,
 }
 
-impl Cuts<'_> {
-    /// States when the power goes after `done` deeds.
-    fn at(&mut self, done: usize) {
-        let log = self.log.get(..done).unwrap_or_default();
-        let open = pending(log);
-        let all = self.without(log, &[]);
-        self.keep(format!("after deed {done}"), all);
-        // Unflushed writes: none, each prefix, and each one missing alone (the drive reordered them).
-        for kept in 0..open.len() {
-            let lost = open.get(kept..).unwrap_or_default();
-            let state = self.without(log, lost);
-            self.keep(format!("after deed {done}, the last {} writes lost", lost.len()), state);
+#[derive(Debug, Clone)]
+enum Fate {
+    /// These writes are lost, all others arrive.
+    Lost(Vec<usize>),
+    /// All arrive, and of the last one only some sectors.
+    Torn(Torn, usize),
+}
+
+/// Which sectors of a torn write arrive.
+#[derive(Debug, Clone, Copy)]
+enum Torn {
+    Before,
+    Only,
+    AllBut,
+}
+
+impl Torn {
+    fn arrives(self, sector: usize, at: usize) -> bool {
+        match self {
+            Self::Before => sector < at,
+            Self::Only => sector == at,
+            Self::AllBut => sector != at,
         }
-        for missing in &open {
-            let state = self.without(log, &[*missing]);
-            self.keep(format!("after deed {done}, write {missing} lost"), state);
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fate {
+            Fate::Lost(lost) if lost.is_empty() => write!(f, "after deed {}", self.done),
+            Fate::Lost(lost) => write!(f, "after deed {}, writes {lost:?} lost", self.done),
+            Fate::Torn(torn, at) => write!(f, "in deed {}, arrived: {torn:?} sector {at}", self.done),
         }
-        let Some((at, Deed::Write { place, offset, bytes, .. })) = log.iter().enumerate().next_back() else {
-            return;
-        };
-        // The last write torn: a prefix of its sectors, one sector alone, or all but one sector.
-        let before = self.without(log, &[at]);
-        let first = offset / SECTOR_BYTES;
-        let end = (offset + bytes.len()).div_ceil(SECTOR_BYTES);
-        for sector in first..end {
-            let torn = |new: &dyn Fn(usize) -> bool| {
-                let mut state = before.clone();
-                for each in (first..end).filter(|each| new(*each)) {
-                    let start = (each * SECTOR_BYTES).max(*offset);
-                    let stop = ((each + 1) * SECTOR_BYTES).min(offset + bytes.len());
-                    state.write(*place, start, bytes.get(start - offset..stop - offset).unwrap_or_default());
+    }
+}
+
+fn cuts(log: &[Deed]) -> Vec<Cut> {
+    let mut all = Vec::new();
+    for done in 0..=log.len() {
+        let begun = log.get(..done).unwrap_or_default();
+        let open = pending(begun);
+        let mut lost = |writes: &[usize]| all.push(Cut { done, fate: Fate::Lost(writes.to_vec()) });
+        lost(&[]);
+        // Unflushed writes: none arrives, each prefix, and each one missing alone (the drive reordered them).
+        (0..open.len()).for_each(|kept| lost(open.get(kept..).unwrap_or_default()));
+        open.iter().for_each(|missing| lost(&[*missing]));
+        if let Some(Deed::Write { offset, bytes, .. }) = begun.last() {
+            let sectors = offset / SECTOR_BYTES..(offset + bytes.len()).div_ceil(SECTOR_BYTES);
+            let torn = sectors.flat_map(|at| [Torn::Before, Torn::Only, Torn::AllBut].map(|torn| (torn, at)));
+            all.extend(torn.map(|(torn, at)| Cut { done, fate: Fate::Torn(torn, at) }));
+        }
+    }
+    all
+}
+
+impl Cut {
+    fn contents(&self, state: &State) -> Contents {
+        let mut contents = state.base.clone();
+        let last = self.done.saturating_sub(1);
+        for (at, deed) in state.log.iter().take(self.done).enumerate() {
+            match (&self.fate, deed) {
+                (Fate::Lost(lost), _) if lost.contains(&at) => (),
+                (Fate::Torn(torn, sector), Deed::Write { place, offset, bytes, .. }) if at == last => {
+                    let first = offset / SECTOR_BYTES;
+                    let end = (offset + bytes.len()).div_ceil(SECTOR_BYTES);
+                    for each in (first..end).filter(|each| torn.arrives(*each, *sector)) {
+                        let start = (each * SECTOR_BYTES).max(*offset);
+                        let stop = ((each + 1) * SECTOR_BYTES).min(offset + bytes.len());
+                        let part = bytes.get(start - offset..stop - offset).unwrap_or_default();
+                        contents.write(*place, start, part);
+                    }
                 }
-                state
-            };
-            let states = [
-                ("torn before", torn(&|each| each < sector)),
-                ("only", torn(&|each| each == sector)),
-                ("all but", torn(&|each| each != sector)),
-            ];
-            for (how, state) in states {
-                self.keep(format!("in deed {done}, a write to {place:?}: {how} sector {sector}"), state);
+                (Fate::Lost(_) | Fate::Torn(..), _) => contents.apply(deed),
             }
         }
-    }
-
-    fn without(&self, log: &[Deed], lost: &[usize]) -> Contents {
-        let mut state = self.base.clone();
-        for (at, deed) in log.iter().enumerate() {
-            if !lost.contains(&at) {
-                state.apply(deed);
-            }
-        }
-        state
-    }
-
-    fn keep(&mut self, words: String, state: Contents) {
-        if self.seen.insert(state.fingerprint()) {
-            self.found.push((words, state));
-        }
+        contents
     }
 }
 
@@ -386,10 +429,8 @@ mod tests {
     use super::*;
 
     fn storage() -> (Storage, PlaceMedium, PlaceMedium) {
-        let mut contents = Contents::default();
-        contents.places.insert(Place::Record, vec![0; 4096]);
-        contents.places.insert(Place::Loader, vec![0; 4096]);
-        let storage = Storage::of(contents);
+        let places = [Place::Record, Place::Loader].map(|place| (place, vec![0; 4096]));
+        let storage = Storage::of(Contents::of(places));
         let record = storage.medium(Place::Record, Writer::System);
         let loader = storage.medium(Place::Loader, Writer::Loader);
         (storage, record, loader)
@@ -397,7 +438,7 @@ mod tests {
 
     fn firsts(storage: &Storage, place: Place, at: &[usize]) -> BTreeSet<Vec<u8>> {
         let cuts = storage.after_power_cuts();
-        cuts.iter().map(|(_, state)| at.iter().map(|at| state.places[&place][*at]).collect()).collect()
+        cuts.iter().map(|(_, state)| at.iter().map(|at| state.bytes(place)[*at]).collect()).collect()
     }
 
     #[test]
@@ -424,6 +465,6 @@ mod tests {
         record.flush().unwrap();
         storage.begin_log();
         let last = storage.after_power_cuts().pop().unwrap().1;
-        assert_eq!((last.places[&Place::Record][512], last.places[&Place::Loader][0]), (1, 7));
+        assert_eq!((last.bytes(Place::Record)[512], last.bytes(Place::Loader)[0]), (1, 7));
     }
 }

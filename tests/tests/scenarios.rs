@@ -3,9 +3,12 @@
 #![expect(clippy::panic, reason = "a suite that cannot set its stage has failed")]
 #![expect(clippy::print_stdout, reason = "the number of states is what a reader of the log asks for")]
 
-use bank_format::loader::Kind;
+use bank_format::{loader::Kind, record::Outcome};
 use boot_hooks::scenarios;
-use tests::stage::{exceptions, play::play};
+use tests::{
+    loaders::Recovery,
+    stage::{Machine, Quiet, exceptions, play::play},
+};
 
 fn check(kind: Kind, name: &str) {
     let Some(scenario) = scenarios::by_name(name) else { panic!("no scenario {name}") };
@@ -52,5 +55,79 @@ fn every_exception_is_of_a_scenario_that_there_is() {
     for exception in exceptions::ALL {
         assert!(scenarios::by_name(exception.scenario).is_some(), "{exception:?}");
         assert!(!exception.because.is_empty());
+    }
+}
+
+const LOADERS: [Kind; 5] = [Kind::Efi, Kind::SystemdBoot, Kind::Grub, Kind::UBoot, Kind::Tryboot];
+
+/// Seen in random lives: firmware that had forgotten its variables started the release that had failed, whose kernel died before
+/// its initrd could send the firmware back, for ever.
+#[test]
+fn firmware_that_forgets_starts_no_release_that_failed_or_was_withdrawn() {
+    use scenarios::{Damage, Image, Scenario, State, Step};
+    let on_a = |last| Step::Expect(State::Runs { bank: bank_format::Bank::A, last: Some(last) });
+    let forgets = [Step::PowerCut, Step::Damage(Damage::Loader), Step::PowerOn];
+    let failed = [
+        &[Step::PowerOn, Step::Install(Image::Panics), Step::Reboot][..],
+        &forgets,
+        &[on_a(Outcome::FellBack)],
+    ];
+    let withdrawn = [
+        &[Step::PowerOn, Step::Install(Image::Panics), Step::Rollback][..],
+        &forgets,
+        &[on_a(Outcome::Cancelled)],
+    ];
+    for steps in [failed.concat(), withdrawn.concat()] {
+        let scenario = Scenario {
+            name: "forgets_after_a_bad_release",
+            shows: "what nobody wants does not look bootable",
+            tries: 1,
+            recovery: false,
+            steps: steps.leak(),
+        };
+        // A Raspberry Pi's firmware that has lost its only sector starts nothing at all.
+        for kind in LOADERS.into_iter().filter(|kind| *kind != Kind::Tryboot) {
+            if let Err(why) = play(kind, &scenario) {
+                panic!("{why}");
+            }
+        }
+    }
+}
+
+/// Cuts at the same place of each boot, twenty boots in a row, never end in a machine that does not boot. Four cuts in a row between
+/// the count of a redirect and the redirect itself end in the stated end, and the reset at its end of five minutes heals that.
+#[test]
+fn power_cuts_alone_never_stop_a_machine() {
+    for kind in LOADERS {
+        for place in 0..12 {
+            if let Err(why) = cut_each_boot(kind, place) {
+                panic!("{kind}, cut {place}: {why}");
+            }
+        }
+    }
+}
+
+fn cut_each_boot(kind: Kind, place: usize) -> Result<(), String> {
+    let mut machine = Machine::factory(kind, 1, Recovery::Absent)?;
+    machine.power_on()?;
+    machine.install(scenarios::Image::Good)?;
+    machine.reboot()?;
+    machine.cut_power();
+    for _ in 0..20 {
+        let mut quiet = machine.power_on()?;
+        if quiet == Quiet::Stopped {
+            quiet = machine.power_on()?;
+        }
+        if !matches!(quiet, Quiet::Up(_)) {
+            return Err(format!("it is {quiet:?}\n    {}", machine.journal.join("\n    ")));
+        }
+        // Near the beginning of the boot, where nothing is settled yet.
+        let number = machine.storage().possible_cuts().saturating_sub(1).min(place * 4);
+        let (_, contents) = machine.storage().after_power_cut(number).ok_or("no such cut")?;
+        machine = machine.with_contents(contents);
+    }
+    match (machine.power_on()?, machine.power_on()?) {
+        (_, Quiet::Up(_)) => Ok(()),
+        others => Err(format!("it is {others:?} in the end")),
     }
 }

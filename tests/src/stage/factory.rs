@@ -39,7 +39,7 @@ pub(super) fn contents(kind: Kind) -> Result<Contents, String> {
         (Place::Root(Bank::B), vec![0; ROOT_BYTES]),
     ]);
     places.extend(loader(kind)?);
-    Ok(Contents { places, ..Contents::default() })
+    Ok(Contents::of(places))
 }
 
 fn loader(kind: Kind) -> Result<Vec<(Place, Vec<u8>)>, String> {

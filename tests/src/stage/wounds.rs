@@ -47,7 +47,7 @@ fn wound(contents: &mut Contents, kind: Kind, damage: Damage) {
 }
 
 fn bytes(contents: &mut Contents, place: Place) -> &mut Vec<u8> {
-    contents.places.entry(place).or_default()
+    contents.bytes_mut(place)
 }
 
 fn garble(bytes: &mut [u8], at: usize) {
@@ -94,7 +94,7 @@ fn all_loader_state(contents: &mut Contents, kind: Kind) {
 }
 
 fn newer_grub_copy(contents: &Contents) -> usize {
-    let loader = contents.places.get(&Place::Loader).map(Vec::as_slice).unwrap_or_default();
+    let loader = contents.bytes(Place::Loader);
     let serial = |at: usize| -> u32 {
         let text = String::from_utf8_lossy(loader.get(at..at + 1024).unwrap_or_default()).into_owned();
         let value = text.lines().find_map(|line| line.strip_prefix("roro_serial="));
@@ -104,14 +104,7 @@ fn newer_grub_copy(contents: &Contents) -> usize {
 }
 
 fn newer_environment(contents: &Contents) -> u8 {
-    let serial = |copy| {
-        contents
-            .places
-            .get(&Place::Environment(copy))
-            .and_then(|bytes| bytes.get(4))
-            .copied()
-            .unwrap_or_default()
-    };
+    let serial = |copy| contents.bytes(Place::Environment(copy)).get(4).copied().unwrap_or_default();
     // Serials that differ by one: the newer one follows the older one, also from 255 to 0.
     u8::from(serial(1) == serial(0).wrapping_add(1))
 }
