@@ -168,7 +168,7 @@ mod tests {
 
     use bank_format::{
         Bank,
-        loader::{Spare, tryboot::Autoboot},
+        loader::{Spare, grub::Next, tryboot::Autoboot},
     };
 
     use super::*;
@@ -197,7 +197,14 @@ mod tests {
         loader.redirect(TO_B).unwrap();
         let mut told = Grub::new(DeviceMedium::open(&dir.path().join("loader")).unwrap());
         let (_, decision) = told.decision().unwrap().unwrap();
-        assert_eq!((decision.default, decision.next, decision.spare), (Bank::B, None, Spare::Bootable));
+        assert_eq!(
+            (decision.default, decision.next, decision.spare),
+            (Bank::B, Next::Default, Spare::Bootable)
+        );
+        assert_eq!(loader.recover().unwrap(), Recovery::NotConfigured, "nobody has said that there is one");
+        let configured = BootLoader { has_recovery: true, ..loader };
+        assert_eq!(configured.recover().unwrap(), Recovery::Next);
+        assert_eq!(told.decision().unwrap().unwrap().1.next, Next::Recovery);
         let bare = machine(dir.path(), Kind::Grub, &[("state", Vec::new())]);
         assert!(matches!(bare.redirect(TO_B), Err(Error::NoPartition { .. })));
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Loader, LoaderError, Spare,
+    Loader, LoaderError, Recovery, Spare,
     grub_index::{INDEX_BYTES, INDEX_OFFSET, index},
     guarded::Guarded,
 };
@@ -115,13 +115,39 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// What the next boot starts, and only that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// As all others.
+    Default,
+    /// This bank.
+    Bank(Bank),
+    /// The integrator's `recovery.cfg`.
+    Recovery,
+}
+
+impl Next {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Default => "none",
+            Self::Bank(bank) => bank.letter(),
+            Self::Recovery => "recovery",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Default, Self::Bank(Bank::A), Self::Bank(Bank::B), Self::Recovery];
+        all.into_iter().find(|next| next.word() == word)
+    }
+}
+
 /// What GRUB is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// The bank that starts.
     pub default: Bank,
-    /// The bank that the next boot tries.
-    pub next: Option<Bank>,
+    /// What the next boot tries.
+    pub next: Next,
     /// Whether the bank that is not the default may take over.
     pub spare: Spare,
 }
@@ -136,7 +162,7 @@ impl Decision {
         let mut bytes = encode_block([
             (SERIAL, serial.as_str()),
             (DEFAULT, self.default.letter()),
-            (NEXT, self.next.map_or("none", Bank::letter)),
+            (NEXT, self.next.word()),
             (SPARE, spare),
         ])?;
         let line = checksum_sector(copy, &bytes);
@@ -158,10 +184,7 @@ impl Decision {
         let broken = |name: &str| Error::malformed(STRUCTURE, format!("{name} is not as it can be"));
         let serial = of(SERIAL).and_then(serial_of).ok_or_else(|| broken(SERIAL))?;
         let default = of(DEFAULT).and_then(bank_of).ok_or_else(|| broken(DEFAULT))?;
-        let next = match of(NEXT) {
-            Some("none") => None,
-            other => Some(other.and_then(bank_of).ok_or_else(|| broken(NEXT))?),
-        };
+        let next = of(NEXT).and_then(Next::parse).ok_or_else(|| broken(NEXT))?;
         let spare = match of(SPARE) {
             Some("1") => Spare::Bootable,
             Some("0") => Spare::Unbootable,
@@ -232,7 +255,7 @@ pub struct Grub<M> {
 impl Grub<()> {
     /// The 64 KiB of the partition `loader` on a factory disk: both copies start `default`, and there is no spare.
     pub fn factory(default: Bank) -> Result<Vec<u8>> {
-        let decision = Decision { default, next: None, spare: Spare::Unbootable };
+        let decision = Decision { default, next: Next::Default, spare: Spare::Unbootable };
         let mut bytes = decision.encode(0, 2)?;
         bytes.extend(decision.encode(1, 1)?);
         bytes.extend(encode_block([])?);
@@ -337,14 +360,26 @@ impl<M: Medium> Loader for Grub<M> {
     fn next(&mut self) -> Result<Option<Bank>, Self::Error> {
         let Some((serial, decision)) = self.newest()?.decision else { return Ok(None) };
         let used_up = self.noted()?.is_ok_and(|noted| noted.serial == Some(serial) && noted.tried);
-        Ok(decision.next.filter(|_| !used_up))
+        match decision.next {
+            Next::Bank(bank) if !used_up => Ok(Some(bank)),
+            Next::Bank(_) | Next::Default | Next::Recovery => Ok(None),
+        }
     }
 
     fn set_next(&mut self, bank: Bank) -> Result<(), Self::Error> {
-        self.decide(Decision { default: !bank, next: Some(bank), spare: Spare::Unbootable })
+        self.decide(Decision { default: !bank, next: Next::Bank(bank), spare: Spare::Unbootable })
     }
 
     fn set_default(&mut self, first: Bank, spare: Spare) -> Result<(), Self::Error> {
-        self.decide(Decision { default: first, next: None, spare })
+        self.decide(Decision { default: first, next: Next::Default, spare })
+    }
+
+    fn recover(&mut self) -> Result<Recovery, Self::Error> {
+        let (default, spare) = match self.newest()?.decision {
+            Some((_, decision)) => (decision.default, decision.spare),
+            // As the script does when it finds nothing.
+            None => (Bank::A, Spare::Unbootable),
+        };
+        self.decide(Decision { default, next: Next::Recovery, spare }).map(|()| Recovery::Next)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{Firmware, Grub, Loader, RebootFlag, Spare, SystemdBoot, Tryboot, UBoot, grub, uboot};
+use super::{Firmware, Grub, Loader, RebootFlag, Recovery, Spare, SystemdBoot, Tryboot, UBoot, grub, uboot};
 use crate::{
     Bank, Error, PerBank,
     efi::{self, Partition, VarStore},
@@ -153,7 +153,7 @@ impl Rig for GrubRig {
             (left, tried) = (LOADER_TRIES, false);
         }
         let started = match told.next {
-            Some(next) if !tried && own.is_ok() => {
+            grub::Next::Bank(next) if !tried && own.is_ok() => {
                 tried = true;
                 next
             }
@@ -532,4 +532,18 @@ fn a_new_decision_never_takes_the_serial_that_grub_knows() {
     assert!(Grub::new(rig.0.clone()).decision().unwrap().unwrap().0 < serial);
     rig.play(Deed::Next(Bank::B));
     assert_eq!(rig.boot(), Bank::B, "the second trial is started as well");
+}
+
+#[test]
+fn grub_is_sent_to_its_recovery_once_and_keeps_its_default() {
+    let mut grub = Grub::new(grub_rig().0);
+    grub.set_default(Bank::B, Spare::Bootable).unwrap();
+    let (before, _) = grub.decision().unwrap().unwrap();
+    assert_eq!(grub.recover().unwrap(), Recovery::Next);
+    let (serial, told) = grub.decision().unwrap().unwrap();
+    assert_eq!((told.default, told.next, told.spare), (Bank::B, grub::Next::Recovery, Spare::Bootable));
+    assert!(serial > before);
+    assert_eq!(grub.next().unwrap(), None, "it is no bank");
+    grub.set_default(Bank::B, Spare::Bootable).unwrap();
+    assert_eq!(grub.decision().unwrap().unwrap().1.next, grub::Next::Default);
 }
