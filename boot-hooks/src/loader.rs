@@ -2,13 +2,18 @@
 //!
 //! The words are `bank_format::loader`'s; here is only where each loader keeps its state on the disk that was booted.
 
-use std::{error::Error as StdError, fs::File, os::unix::fs::FileExt as _, path::Path};
+use std::{
+    error::Error as StdError,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
 
 use bank_format::{
     PerBank, efi, fat,
     loader::{
         Firmware, Grub, Kind, Loader, RECOVERY_TITLE, RebootFlag, Recovery, SystemdBoot, Tryboot, UBoot,
-        uboot::{Layout, PARTITION_ENV_BYTES},
+        uboot::{Layout, PARTITION_ENV_BYTES, Place, Variables},
     },
 };
 
@@ -24,6 +29,8 @@ use crate::{
 
 /// Where U-Boot's environment lies, in the initrd of a board that does not keep it on the partition `loader`.
 const UBOOT_LAYOUT: &str = "/etc/fw_env.config";
+/// What that environment begins with where no copy of it is whole, as the agent has it.
+const UBOOT_INITIAL: &str = "/etc/u-boot-initial-env";
 const AUTOBOOT: &str = "autoboot.txt";
 
 /// The boot loader of this machine.
@@ -76,7 +83,10 @@ impl BootLoader {
             Kind::Grub => carry_out(Grub::new(DeviceMedium::open(&self.own_partition()?)?), deed),
             Kind::UBoot => {
                 let (copies, env_bytes) = self.environment(Path::new(UBOOT_LAYOUT))?;
-                carry_out(UBoot::new(copies, env_bytes), deed)
+                let initial =
+                    paths::read_small(Path::new(UBOOT_INITIAL), MAX_SMALL_FILE_BYTES)?.unwrap_or_default();
+                let initial = Variables::from_lines(&String::from_utf8_lossy(&initial));
+                carry_out(UBoot::new(copies, env_bytes).with_initial(initial), deed)
             }
             Kind::Tryboot => carry_out(self.autoboot()?, deed),
             // Its program lies in the root, so from here on the loader is on its own: it is reset, and counts by itself.
@@ -84,7 +94,7 @@ impl BootLoader {
         }
     }
 
-    fn own_partition(&self) -> Result<std::path::PathBuf> {
+    fn own_partition(&self) -> Result<PathBuf> {
         Ok(self.disk.partition(disk::LOADER)?.node.clone())
     }
 
@@ -94,9 +104,8 @@ impl BootLoader {
                 let Layout { copies: [first, second], env_bytes } =
                     Layout::parse(&String::from_utf8_lossy(&text))
                         .map_err(|source| Error::Format { subject: UBOOT_LAYOUT, source })?;
-                let open = |place: bank_format::loader::uboot::Place| {
-                    DeviceMedium::open_from(Path::new(&place.device), place.offset_bytes)
-                };
+                let open =
+                    |place: Place| DeviceMedium::open_from(Path::new(&place.device), place.offset_bytes);
                 Ok(([open(first)?, open(second)?], env_bytes))
             }
             None => {
@@ -164,7 +173,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::fs;
 
     use bank_format::{
         Bank,
