@@ -221,15 +221,15 @@ done
 echo "Roro: no bank can be booted"
 if test -n "${recovery}"; then
   echo "Roro: starting the recovery command in 10 seconds"
-  for second in 1 2 3 4 5; do
+  for pets in 1 2 3 4 5; do
     if test -n "${roro_watchdog}"; then run roro_watchdog; fi
     sleep 2
   done
   run roro_recovery
 fi
-echo "Roro: restarting in 300 seconds"
-for minute in 1 2 3 4 5; do
-  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+for minutes in 5 4 3 2 1; do
+  echo "Roro: restarting in ${minutes} minutes"
+  for pets in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
     if test -n "${roro_watchdog}"; then run roro_watchdog; fi
     sleep 2
   done
