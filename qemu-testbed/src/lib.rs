@@ -22,4 +22,5 @@ pub mod scenarios;
 pub mod server;
 pub mod slots;
 pub mod stage;
+pub mod uboot;
 pub mod workshop;

@@ -32,3 +32,10 @@ pub const SERVER_PIECE_BYTES: usize = 16 << 10;
 pub const CONSOLE_LINE_BYTES: usize = 4000;
 /// A log of QEMU that is longer has more to tell than a message can hold.
 pub const QEMU_WORDS_BYTES: u64 = 1 << 20;
+
+/// A board with U-Boot: from its first instruction, or from the death of a kernel with its watchdog armed, to the next word on its
+/// serial line. Wall time: there is no KVM for it.
+pub const BOARD_BOOT: Duration = Duration::from_secs(120);
+/// Starts of a board until it must be quiet: three tries of a trial, six hopeless boots, and three redirects in between are far
+/// fewer. More means that it spins.
+pub const BOARD_STARTS: u32 = 24;

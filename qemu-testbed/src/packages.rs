@@ -40,6 +40,9 @@ pub const NEEDED: &[Package] = &[
     Package { name: "grub-common", purpose: "makes and checks what GRUB needs" },
     Package { name: "grub-pc-bin", purpose: "is GRUB for a BIOS" },
     Package { name: "grub-efi-amd64-bin", purpose: "is GRUB for EFI" },
+    Package { name: "qemu-system-arm", purpose: "runs the board with U-Boot" },
+    Package { name: "u-boot-qemu", purpose: "is its U-Boot" },
+    Package { name: "u-boot-tools", purpose: "compiles the boot script" },
 ];
 
 /// The needed packages that are not installed.

@@ -78,6 +78,12 @@ impl Workshop {
         &self.shelf
     }
 
+    /// The source tree that everything is built from.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
     /// The folder with the programs for the device.
     #[must_use]
     pub fn binaries(&self) -> &Path {

@@ -1,17 +1,14 @@
 //! `updater settle`, run by a unit early in each boot.
 
-use std::path::Path;
-
 use super::{Context, Done, Exit, open_locked, patient_lock};
 use crate::{
     config::Config,
     device::{Device, NoWork, Purpose},
     engine::{Event, Rearm, State},
     error::Result,
-    evidence::pstore,
     limits::ENDING_LOCK_ATTEMPTS,
     ports::AfterReboot,
-    settle::settle_with_evidence,
+    settle::settle,
 };
 
 /// Which end of the boot.
@@ -31,8 +28,7 @@ impl Args {
         }
         let (_lock, mut device) = open_locked(&config)?;
         let before = device.engine().state();
-        let pstore = Path::new(pstore::DIRECTORY);
-        let after = settle_with_evidence(&mut device, Rearm::Allowed, &config.state_dir, pstore)?;
+        let after = settle(&mut device, Rearm::Allowed)?;
         let result = match (before, after) {
             (_, Some(AfterReboot::GoingDown | AfterReboot::Simulated(_))) => "rebooting",
             (State::Unsettled(_) | State::Armed(_), None) => device.engine().state().word(),

@@ -1,0 +1,177 @@
+//! Plays a scenario: step by step, and for a cut once for every state that it can leave.
+
+use std::{
+    fs,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bank_format::{Bank, record::Outcome};
+use boot_hooks::scenarios::{Deed, Image, Scenario, State, Step};
+
+use super::{
+    board::{self, Board},
+    cuts,
+    device::{self, Device},
+    odd,
+    page::Page,
+    stage::{Quiet, Stage},
+};
+use crate::{
+    error::{Error, Result},
+    slots,
+    workshop::Workshop,
+};
+
+/// Plays it on a fresh board; gives the time on stage.
+pub fn play(scenario: &Scenario) -> Result<Duration> {
+    let workshop = workshop()?;
+    board::installed()?;
+    let name = format!("u-boot-{}", scenario.name);
+    let _run = slots::lock(&workshop.runs().join(format!("{name}.lock")))?;
+    let _slot = slots::machine_slot(&workshop.runs(), &name)?;
+    let started = Instant::now();
+    let folder = workshop.runs().join(&name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(Error::io("remove the earlier run in", &folder))?;
+    }
+    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let page = Page::open(workshop.source())?;
+    let agent = workshop.binaries().join("updater");
+    let device = Device::factory(&folder, workshop.source(), &agent, &page, scenario.tries)?;
+    let mut environment = page.board_environment;
+    if scenario.recovery {
+        environment.push_str(&device::recovery_command());
+    }
+    let board = Board::assemble(&folder, &device.disk(), &environment)?;
+    let mut player = Player { stage: Stage::new(device, board), quiet: Quiet::Stopped };
+    for (number, step) in scenario.steps.iter().enumerate() {
+        player.step(step).map_err(|error| player.told(scenario, number, step, &error))?;
+    }
+    fs::remove_dir_all(&folder).map_err(Error::io("remove the run in", &folder))?;
+    Ok(started.elapsed())
+}
+
+/// Opened once: it builds the programs for the device.
+fn workshop() -> Result<Workshop> {
+    static OPEN: Mutex<Option<Workshop>> = Mutex::new(None);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(workshop) = open.as_ref() {
+        return Ok(workshop.clone());
+    }
+    let workshop = Workshop::open()?;
+    *open = Some(workshop.clone());
+    Ok(workshop)
+}
+
+struct Player {
+    stage: Stage,
+    quiet: Quiet,
+}
+
+impl Player {
+    fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::PowerOn => self.quiet = self.stage.power_on()?,
+            Step::PowerCut => self.stage.cut_power()?,
+            Step::Install(image) => self.stage.install(*image)?,
+            Step::Rollback => self.stage.roll_back()?,
+            Step::Reboot => self.quiet = self.stage.reboot()?,
+            Step::Damage(damage) => self.stage.damage(*damage)?,
+            Step::CutDuring(deed, states) => self.cut_during(*deed, states)?,
+            Step::Expect(state) => self.holds(*state)?,
+        }
+        Ok(())
+    }
+
+    fn cut_during(&mut self, deed: Deed, states: &[State]) -> Result<()> {
+        self.stage.begin_deed()?;
+        match deed {
+            Deed::Arm => self.stage.install(Image::Good)?,
+            Deed::Confirm | Deed::FallBack => self.quiet = self.stage.reboot()?,
+        }
+        let cuts = cuts::after_power_cuts(&self.stage.end_deed())?;
+        if !cuts.iter().any(|(words, _)| words.contains("environment torn")) {
+            return Err(odd("the power cuts of this deed", &"none tears the environment"));
+        }
+        for (words, contents) in cuts {
+            let begins = self.stage.journal.len();
+            self.stage.restore(&contents)?;
+            self.start_twice(states).map_err(|error| self.cut(&words, begins, &error))?;
+        }
+        Ok(())
+    }
+
+    /// What was reached stays, whatever the loader still remembers of the interrupted deed.
+    fn start_twice(&mut self, states: &[State]) -> Result<()> {
+        self.quiet = self.stage.power_on()?;
+        let reached = self.one_of(states)?;
+        self.stage.cut_power()?;
+        self.quiet = self.stage.power_on()?;
+        self.holds(reached)
+    }
+
+    fn cut(&self, words: &str, begins: usize, error: &Error) -> Error {
+        Error::Unexpected {
+            what: format!("power cut {words}"),
+            wanted: "one of the states of the table".to_owned(),
+            seen: format!("{error}\n{}", lines(self.stage.journal.get(begins..).unwrap_or_default())),
+        }
+    }
+
+    fn one_of(&mut self, states: &[State]) -> Result<State> {
+        let mut all = String::new();
+        for state in states {
+            match self.holds(*state) {
+                Ok(()) => return Ok(*state),
+                Err(error) => all.push_str(&format!("{state:?}: {error}; ")),
+            }
+        }
+        Err(odd("the state that was reached", &all))
+    }
+
+    fn holds(&mut self, state: State) -> Result<()> {
+        match state {
+            State::Runs { bank, last } => self.runs(bank, last),
+            State::RanAfter { bank, tries } => {
+                self.runs(bank, Some(Outcome::FellBack))?;
+                let newest = self.stage.newest_minor();
+                let tried = self.stage.kernel_starts.get(&newest).copied().unwrap_or_default();
+                agree("starts of the release", &tries, &tried)
+            }
+            State::Stopped => agree("the board", &Quiet::Stopped, &self.quiet),
+            State::Recovers => agree("the board", &Quiet::Recovers, &self.quiet),
+        }
+    }
+
+    fn runs(&mut self, bank: Bank, last: Option<Outcome>) -> Result<()> {
+        agree("the board", &Quiet::Up(bank), &self.quiet)?;
+        let status = self.stage.status()?;
+        let at = |pointer: &str| status.pointer(pointer).cloned().unwrap_or_default();
+        let outcome = serde_json::to_value(last).unwrap_or_default();
+        agree("active bank", &bank.letter().into(), &at("/active"))?;
+        agree("confirmed bank", &bank.letter().into(), &at("/confirmed"))?;
+        agree("trial", &serde_json::Value::Null, &at("/trial"))?;
+        agree("outcome of the last deed", &outcome, &at("/last_result/outcome"))
+    }
+
+    fn told(&self, scenario: &Scenario, number: usize, step: &Step, error: &Error) -> Error {
+        Error::Unexpected {
+            what: format!("{} with u-boot, step {number}, {step:?}", scenario.name),
+            wanted: "what the table says".to_owned(),
+            seen: format!("{error}\n{}", lines(&self.stage.journal)),
+        }
+    }
+}
+
+fn agree<T: PartialEq + std::fmt::Debug>(what: &str, wanted: &T, seen: &T) -> Result<()> {
+    if wanted == seen {
+        return Ok(());
+    }
+    let (wanted, seen) = (format!("{wanted:?}"), format!("{seen:?}"));
+    Err(Error::Unexpected { what: what.to_owned(), wanted, seen })
+}
+
+fn lines(journal: &[String]) -> String {
+    journal.iter().map(|line| format!("  - {line}\n")).collect()
+}

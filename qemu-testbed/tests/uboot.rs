@@ -1,0 +1,72 @@
+//! The scenario table with the real U-Boot: `cargo test -p qemu-testbed --test uboot`.
+//!
+//! Each row is a test of its own; how many boards run at a time is decided by locks (`slots`).
+
+use std::collections::BTreeSet;
+
+use boot_hooks::scenarios;
+use qemu_testbed::uboot;
+
+macro_rules! rows_as_tests {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[test]
+            fn $name() -> Result<(), Told> {
+                play(stringify!($name))
+            }
+        )+
+
+        #[test]
+        fn every_row_is_a_test() {
+            let tests = BTreeSet::from([$(stringify!($name)),+]);
+            let rows: BTreeSet<_> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+            assert_eq!(tests, rows);
+        }
+    };
+}
+
+rows_as_tests!(
+    first_boot,
+    good_trial,
+    trial_panics,
+    trial_hangs_early,
+    trial_hangs_late,
+    trial_unhealthy,
+    tries_are_used_up,
+    cut_while_arming,
+    cut_while_confirming,
+    cut_while_falling_back,
+    one_record_copy_corrupt,
+    record_corrupt,
+    one_loader_copy_corrupt,
+    loader_state_lost,
+    rollback_on_request,
+    late_boot_image_rot,
+    late_kernel_rot,
+    late_root_rot,
+    both_banks_bad,
+    both_banks_bad_with_recovery,
+    good_after_bad,
+);
+
+fn play(name: &str) -> Result<(), Told> {
+    let scenario = scenarios::by_name(name).ok_or_else(|| Told(format!("the table has no row {name}")))?;
+    uboot::play(scenario).map(drop).map_err(|error| {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text.push_str(&format!("\n  because: {error}"));
+            cause = error.source();
+        }
+        Told(text)
+    })
+}
+
+/// An error as a test runner shows it: in words.
+struct Told(String);
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
