@@ -180,7 +180,7 @@ impl Stage {
         let status = self.status()?;
         let file =
             status.pointer("/last_result/evidence").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let command = format!("test -s '{file}'");
+        let command = format!("test -s '{file}/journal.txt' && test -s '{file}/checks.json'");
         self.machine.run(&command)?.success(&command)?;
         self.tell(&format!("the log of that boot is kept in {file}"));
         Ok(())

@@ -4,7 +4,10 @@
 //! install, settle and gate. What is a model: the loader ([`crate::loaders`]), the storage ([`crate::storage`]), the kernel and the
 //! system of a release ([`image`]). Nothing waits: a watchdog bites at once, a pause is over when it begins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bank_format::{Bank, Release, TrustRoot, loader::Kind};
 use updater::{
@@ -247,9 +250,8 @@ impl Machine {
 
     fn judge(&mut self, failed: Option<String>) -> Played<Verdict> {
         let mut device = self.agent(Vec::new())?;
-        let findings = [Finding { check: "kiosk answers".into(), failed }];
-        let nowhere = std::path::Path::new("/dev/null/state");
-        let verdict = gate::decide(&mut device, &hands::NoJournal, nowhere, &findings)
+        let findings = [Finding::of_step("kiosk answers", failed.map_or(Ok(()), Err), Duration::ZERO)];
+        let verdict = gate::decide(&mut device, &hands::NoJournal, None, &findings)
             .map_err(|error| format!("gate: {}", error.line()))?;
         self.note(format!("gate: {verdict:?}"));
         Ok(verdict)

@@ -24,7 +24,7 @@ pub use boot::{Backend, Boot, Environment};
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/roro/updater.toml";
 
-const TOP_KEYS: [&str; 13] = [
+const TOP_KEYS: [&str; 14] = [
     "compatible",
     "trust_root",
     "state_dir",
@@ -34,11 +34,13 @@ const TOP_KEYS: [&str; 13] = [
     "health_dirs",
     "tries",
     "gate_deadline_seconds",
+    "health",
     "boot",
     "bank",
     "source",
     "network",
 ];
+const HEALTH_KEYS: [&str; 2] = ["soak_seconds", "update_source"];
 const BANK_KEYS: [&str; 2] = ["a", "b"];
 const SOURCE_KEYS: [&str; 1] = ["url"];
 const NETWORK_KEYS: [&str; 5] =
@@ -72,6 +74,9 @@ pub struct Config {
     /// How long the health gate waits for the system to be up.
     #[serde(default = "default_gate_deadline_seconds")]
     pub gate_deadline_seconds: u64,
+    /// What the health gate asks besides the declared checks.
+    #[serde(default)]
+    pub health: Health,
     /// The boot loader.
     pub boot: Boot,
     /// The images of both banks.
@@ -82,6 +87,27 @@ pub struct Config {
     /// Timeouts, proxy.
     #[serde(default)]
     pub network: Network,
+}
+
+/// What the health gate asks besides the declared checks.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// How long all checks must hold; a longer time in a declaration counts instead.
+    pub soak_seconds: u64,
+    /// Whether an image that reaches no update source may be confirmed.
+    pub update_source: UpdateSource,
+}
+
+/// Whether an image that reaches no update source may be confirmed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateSource {
+    /// At least one must answer, where one is configured.
+    #[default]
+    Reachable,
+    /// Nobody asks.
+    Off,
 }
 
 /// Where bundles are found.
@@ -196,6 +222,8 @@ impl Config {
         }) {
             return Err(format!("{} stands for two things", twice.display()));
         }
+        bank_format::health::check_soak(Some(self.health.soak_seconds))
+            .map_err(|why| format!("health.{why}"))?;
         if self.tries == 0 {
             return Err("tries = 0 would never boot a trial: use at least 1".into());
         }
@@ -210,7 +238,12 @@ fn toml_line(error: &toml::de::Error) -> String {
 
 fn check_keys(top: &Table) -> Result<(), String> {
     check_table("", top, &TOP_KEYS)?;
-    for (name, known) in [("boot", &boot::KEYS[..]), ("bank", &BANK_KEYS), ("network", &NETWORK_KEYS)] {
+    for (name, known) in [
+        ("boot", &boot::KEYS[..]),
+        ("health", &HEALTH_KEYS),
+        ("bank", &BANK_KEYS),
+        ("network", &NETWORK_KEYS),
+    ] {
         if let Some(Value::Table(table)) = top.get(name) {
             check_table(&format!("{name}."), table, known)?;
         }
@@ -254,6 +287,9 @@ mod tests {
         health_dirs = ["health"]
         tries = 3
         gate_deadline_seconds = 60
+        [health]
+        soak_seconds = 5
+        update_source = "off"
         [boot]
         backend = "file"
         path = "boot.state"
@@ -289,6 +325,11 @@ mod tests {
         for (from, to, expected) in [
             ("compatible =", "compatibel =", "key compatibel is not known, did you mean compatible?"),
             ("backend", "backnd", "key boot.backnd is not known, did you mean boot.backend?"),
+            (
+                "soak_seconds",
+                "soak_second",
+                "key health.soak_second is not known, did you mean health.soak_seconds?",
+            ),
             ("proxy =", "proxi =", "key network.proxi is not known, did you mean network.proxy?"),
             ("[bank.b]", "[bank.c]", "key bank.c is not known"),
             ("url", "uri", "key source.uri is not known, did you mean source.url?"),
@@ -303,6 +344,8 @@ mod tests {
         for (from, to) in [
             ("tries = 3", "tries = 0"),
             ("tries = 3", "tries = \"x\""),
+            ("soak_seconds = 5", "soak_seconds = 100000"),
+            ("update_source = \"off\"", "update_source = \"of\""),
             ("path = \"boot.state\"", ""),
             ("\"file\"", "\"lilo\""),
             ("/abs/b.img", "a.img"),

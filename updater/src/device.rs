@@ -16,7 +16,9 @@ use crate::{
     disk::PathDisk,
     engine::{Action, Engine, Event, Origin},
     error::{Error, Result, file},
-    history::{HistoryFile, HistoryLog},
+    evidence::Witness,
+    gate::Finding,
+    history::{Happening, HistoryFile, HistoryLog},
     http::Http,
     machine::MachineReboot,
     medium::PathMedium,
@@ -85,13 +87,14 @@ pub struct Device {
     pub ports: Ports,
     engine: Engine,
     staged: Option<Staged>,
+    checks: Vec<Finding>,
 }
 
 impl Device {
     /// A device of these parts.
     #[must_use]
     pub fn new(ports: Ports, engine: Engine) -> Self {
-        Self { ports, engine, staged: None }
+        Self { ports, engine, staged: None, checks: Vec::new() }
     }
 
     /// The device of a configuration.
@@ -164,6 +167,16 @@ impl Device {
         self.ports.boot.armed().map_err(boot_error("read the trial"))
     }
 
+    /// What the health gate has found; the next entry of the history on its verdict carries it.
+    pub fn note_checks(&mut self, checks: Vec<Finding>) {
+        self.checks = checks;
+    }
+
+    /// What an earlier boot has left, for the entry on the trial that failed.
+    pub fn note_witness(&mut self, witness: &Witness) {
+        self.engine.note_witness(&witness.directory.display().to_string(), witness.panic.as_deref());
+    }
+
     /// Tells the engine, and does what it says.
     pub fn handle(&mut self, event: Event, work: &mut dyn BankWork) -> Result<Option<AfterReboot>> {
         let now = self.ports.clock.unix_seconds();
@@ -196,7 +209,12 @@ impl Device {
             Action::SetDefault(bank, spare) => {
                 self.ports.boot.set_default(bank, spare).map_err(boot_error("set the default bank"))?;
             }
-            Action::History(entry) => self.ports.history.append(&entry)?,
+            Action::History(mut entry) => {
+                if matches!(entry.event, Happening::Confirmed | Happening::Rejected) {
+                    entry.checks = std::mem::take(&mut self.checks);
+                }
+                self.ports.history.append(&entry)?;
+            }
             Action::Reboot => {
                 return self.ports.reboot.reboot().map(Some).map_err(|source| Error::Reboot { source });
             }

@@ -31,8 +31,10 @@ pub const NO_WORD: &str = "the trial boot ended without a word (panic, hang or p
 const SENT: &str = "sent";
 /// The boot during which the trial was armed, in [`Trial::extra`].
 const ARMED_IN: &str = "armed_in_boot";
-/// Evidence of the gate, in [`Trial::extra`].
+/// Evidence of the newest attempt, in [`Trial::extra`].
 const EVIDENCE: &str = "evidence";
+/// Why its kernel died, by the kernel's own word, in [`Trial::extra`].
+const LAST_WORD: &str = "last_word";
 
 /// Whether the record in memory is on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -415,6 +417,7 @@ impl Engine {
             reason: None,
             evidence: None,
             floor: self.record.floor.clone(),
+            checks: Vec::new(),
         }
     }
 

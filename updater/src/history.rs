@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Result, file},
+    gate::Finding,
     limits::MAX_HISTORY_BYTES,
     linux,
 };
@@ -77,6 +78,9 @@ pub struct Entry {
     pub evidence: Option<String>,
     /// The floor afterwards.
     pub floor: Option<Version>,
+    /// How the health checks stood, where they decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Finding>,
 }
 
 /// Where entries go.
@@ -159,6 +163,7 @@ mod tests {
             reason: None,
             evidence: None,
             floor: None,
+            checks: Vec::new(),
         }
     }
 

@@ -27,6 +27,7 @@ use crate::{
 
 const SYSTEM_CERTIFICATES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const USER_AGENT: &str = concat!("roro-updater/", env!("CARGO_PKG_VERSION"));
 const RESOLVER_CONFIGURATION: &str = "/etc/resolv.conf";
 
 /// The client, made when it is first needed.
@@ -61,19 +62,10 @@ impl Http {
     }
 
     fn build(&self) -> Result<Client, TransportError> {
-        let refused = |what: &str, source: &dyn StdError| TransportError::Refused {
-            detail: format!("{what}: {source}"),
-        };
-        let tls =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|source| refused("TLS cannot be set up", &source))?
-                .with_root_certificates(root_certificates())
-                .with_no_client_auth();
         let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls()?)
             .http1_only()
-            .user_agent(concat!("roro-updater/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT)
             .referer(false)
             .connect_timeout(Duration::from_secs(self.network.connect_timeout_seconds))
             // Of each read, not of the whole transfer; the minimum rate is measured above this layer.
@@ -108,27 +100,58 @@ impl Transport for Http {
             .header(RANGE, format!("bytes={}-{}", request.first, request.last))
             .header(ACCEPT_ENCODING, "identity")
             .send();
-        match sent {
-            Ok(response) => Ok(Response {
-                status: response.status().as_u16(),
-                headers: response
-                    .headers()
-                    .iter()
-                    .filter_map(|(name, value)| {
-                        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-                    })
-                    .collect(),
-                body: Box::new(response),
-            }),
-            Err(error) if error.is_redirect() || error.is_builder() => {
-                Err(TransportError::Refused { detail: chain(&error) })
-            }
-            // The next attempt would meet the same certificate.
-            Err(error) if chain(&error).contains("invalid peer certificate") => {
-                Err(TransportError::Refused { detail: in_short(&error) })
-            }
-            Err(error) => Err(TransportError::Network { source: in_short(&error).into() }),
+        answer(sent)
+    }
+}
+
+/// One question of a health check: directly, without a proxy; a redirect is an answer like any other. Each step (to connect, to get the
+/// head, one read of the body) takes at most `step`.
+pub fn ask(url: &str, step: Duration) -> Result<Response, TransportError> {
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls()?)
+        .http1_only()
+        .user_agent(USER_AGENT)
+        .no_proxy()
+        .connect_timeout(step)
+        .timeout(step)
+        .redirect(redirect::Policy::none())
+        .build()
+        .map_err(|source| refused("HTTP cannot be set up", &source))?;
+    answer(client.get(url).header(ACCEPT_ENCODING, "identity").send())
+}
+
+fn refused(what: &str, source: &dyn StdError) -> TransportError {
+    TransportError::Refused { detail: format!("{what}: {source}") }
+}
+
+fn tls() -> Result<rustls::ClientConfig, TransportError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|source| refused("TLS cannot be set up", &source))?
+        .with_root_certificates(root_certificates())
+        .with_no_client_auth())
+}
+
+fn answer(sent: reqwest::Result<reqwest::blocking::Response>) -> Result<Response, TransportError> {
+    match sent {
+        Ok(response) => Ok(Response {
+            status: response.status().as_u16(),
+            headers: response
+                .headers()
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+                .collect(),
+            body: Box::new(response),
+        }),
+        Err(error) if error.is_redirect() || error.is_builder() => {
+            Err(TransportError::Refused { detail: chain(&error) })
         }
+        // The next attempt would meet the same certificate.
+        Err(error) if chain(&error).contains("invalid peer certificate") => {
+            Err(TransportError::Refused { detail: in_short(&error) })
+        }
+        Err(error) => Err(TransportError::Network { source: in_short(&error).into() }),
     }
 }
 

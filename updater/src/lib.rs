@@ -28,6 +28,7 @@ pub mod limits;
 pub mod linux;
 pub mod machine;
 pub mod medium;
+pub mod notify;
 pub mod ports;
 pub mod printer;
 pub mod process;

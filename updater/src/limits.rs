@@ -32,14 +32,54 @@ pub const MAX_SMALL_FILE_BYTES: u64 = 256 << 10;
 pub const MAX_HISTORY_BYTES: u64 = 1 << 20;
 /// Bytes of a check's output that become part of a reason.
 pub const MAX_CHECK_OUTPUT_BYTES: usize = 4 << 10;
+/// Bytes of a web page or a file that a health check looks through: a hostile or endless answer costs no more than that.
+pub const MAX_CHECKED_BYTES: usize = 256 << 10;
+/// One step of a health check in the network: to connect, to get the head of an answer, one read.
+pub const MAX_NETWORK_STEP: Duration = Duration::from_secs(10);
+/// Health checks of one device, declarations of all files together.
+pub const MAX_HEALTH_CHECKS: usize = bank_format::limits::MAX_HEALTH_CHECKS;
+/// What the checks that every system must pass may take: a unit that has just failed may be restarted by another.
+pub const BUILT_IN_DEADLINE: Duration = Duration::from_secs(4);
+/// How often they are looked at again.
+pub const BUILT_IN_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a trial may take to reach an update source: addresses come late on a slow network.
+pub const SOURCE_DEADLINE: Duration = Duration::from_secs(120);
+/// How often it is asked again.
+pub const SOURCE_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time that one look gets, when the deadline of its check is over.
+pub const MIN_LOOK: Duration = Duration::from_secs(1);
+/// How much longer than its limit a look may take before whoever makes it counts as stuck: a program is killed meanwhile.
+pub const LOOK_GRACE: Duration = Duration::from_secs(5);
+/// How long the looks that are left may take once a trial has failed anyway.
+pub const DOOMED_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that the gate does nothing: how often it tells the service manager that it is alive.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the gate keeps the journal of a trial that is under way: a hang or a panic costs at most that much of it.
+pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// A clock before it (2025-01-01) was never set, whatever the image says of itself.
+pub const EARLIEST_CLOCK: i64 = 1_735_689_600;
+/// A clock behind it (2100-01-01) is broken.
+pub const LATEST_CLOCK: i64 = 4_102_444_800;
+/// Lines of the journal that are asked for: it is read again and again while a trial runs.
+pub const MAX_JOURNAL_LINES: usize = 2000;
 /// Bytes of a journal kept as evidence: its newest part.
-pub const MAX_EVIDENCE_BYTES: usize = 512 << 10;
-/// Evidence files that are kept: stops failing trials from filling the state partition.
-pub const MAX_EVIDENCE_FILES: usize = 8;
-/// Health files that are read from one directory, and checks in one file.
-pub const MAX_HEALTH_CHECKS: usize = 256;
-/// The longest a check may take, whatever it asks for.
-pub const MAX_CHECK_SECONDS: u64 = 3600;
+pub const MAX_JOURNAL_BYTES: usize = 256 << 10;
+/// Bytes of a kernel log kept as evidence: its newest part.
+pub const MAX_KERNEL_LOG_BYTES: usize = 128 << 10;
+/// Entries of the kernel's store (pstore) that are read in one boot; the next boot takes the others.
+pub const MAX_PSTORE_ENTRIES: usize = 256;
+/// Bytes of one entry of the kernel's store that are read.
+pub const MAX_PSTORE_ENTRY_BYTES: u64 = 256 << 10;
+/// Failed attempts of which evidence is kept: stops failing trials from filling the state partition.
+pub const MAX_ATTEMPTS: usize = 8;
+/// Bytes of all evidence together; the oldest goes first.
+pub const MAX_EVIDENCE_BYTES: u64 = 3 << 20;
+/// Bytes of a file of evidence that are read back: more was never written.
+pub const MAX_EVIDENCE_FILE_BYTES: u64 = 1 << 20;
+/// Lines of each log that `history show` prints.
+pub const MAX_SHOWN_LINES: usize = 40;
+/// Bytes of the answer of a tool of the system (systemctl, crun) that are read.
+pub const MAX_TOOL_BYTES: usize = 64 << 10;
 /// How long a tool of the system (systemctl, journalctl) may take.
 pub const TOOL_DEADLINE: Duration = Duration::from_secs(30);
 /// Tries of a running trial that are few: a person who is asleep then finds the older release in the morning.

@@ -53,6 +53,32 @@ pub fn flush_block_buffers(file: &File) -> io::Result<()> {
     }
 }
 
+/// Room in a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreeSpace {
+    /// For users without privileges.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+}
+
+/// How much room the file system has in which the path lies.
+pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
+    let found = nix::sys::statvfs::statvfs(path)?;
+    let block_bytes = found.fragment_size();
+    Ok(FreeSpace {
+        free_bytes: found.blocks_available().saturating_mul(block_bytes),
+        total_bytes: found.blocks().saturating_mul(block_bytes),
+    })
+}
+
+/// Mounts the kernel's store of last words, where nobody has done so. Refused without privileges, or where it is mounted already.
+pub fn mount_pstore(at: &Path) -> io::Result<()> {
+    use nix::mount::MsFlags;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("pstore"), at, Some("pstore"), flags, None::<&str>).map_err(io::Error::from)
+}
+
 /// Takes away the immutable flag that efivarfs puts on variables. A file system without flags is fine.
 pub fn clear_immutable(file: &File) -> io::Result<()> {
     let mut flags: nix::libc::c_long = 0;

@@ -9,23 +9,32 @@ use std::{
 };
 
 use crate::{
-    limits::{MAX_CHECK_OUTPUT_BYTES, MAX_EVIDENCE_BYTES, TOOL_DEADLINE},
+    health::rounds::Trouble,
+    limits::{MAX_CHECK_OUTPUT_BYTES, MAX_JOURNAL_BYTES, MAX_JOURNAL_LINES, MAX_TOOL_BYTES, TOOL_DEADLINE},
     linux,
     ports::{AfterReboot, Reboot},
     process::{self, Ended, Finished, Keep},
 };
 
-/// What the health gate asks.
-pub trait Machine {
+/// What the health gate asks. Each question ends in about its limit.
+pub trait Machine: Send + Sync {
     /// Waits until the system is up; the error says what it waits for.
-    fn wait_until_up(&self, deadline: Duration) -> Result<(), String>;
+    fn wait_until_up(&self, limit: Duration) -> Result<(), String>;
+    /// Starts `boot-complete.target`, where there is one, with all that it requires.
+    fn complete_boot(&self, limit: Duration) -> Result<(), String>;
     /// Names of the units that failed.
-    fn failed_units(&self) -> Result<Vec<String>, String>;
-    /// Runs a health check; the error says how it failed.
-    fn check(&self, command: &[String], deadline: Duration) -> Result<(), String>;
+    fn failed_units(&self, limit: Duration) -> Result<Vec<String>, String>;
+    /// Whether a unit is active.
+    fn unit_is_active(&self, unit: &str, limit: Duration) -> Result<(), String>;
+    /// How a container is, in a word of its runtime: `running`, `stopped`, ...
+    fn container_status(&self, container: &str, limit: Duration) -> Result<String, String>;
+    /// Runs a program of a health check.
+    fn check(&self, command: &[String], limit: Duration) -> Result<(), Trouble>;
     /// The newest part of this boot's log.
     fn journal(&self) -> Vec<u8>;
 }
+
+const BOOT_COMPLETE: &str = "boot-complete.target";
 
 /// This machine.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +45,7 @@ fn systemd_runs() -> bool {
 }
 
 fn systemctl(arguments: &[&str], deadline: Duration) -> Result<Finished, String> {
-    process::run("systemctl", arguments, deadline, Keep::First(64 << 10))
+    process::run("systemctl", arguments, deadline, Keep::First(MAX_TOOL_BYTES))
         .map_err(|error| format!("systemctl cannot be run: {error}"))
 }
 
@@ -64,12 +73,31 @@ impl Machine for ThisMachine {
         }
     }
 
-    fn failed_units(&self) -> Result<Vec<String>, String> {
+    fn complete_boot(&self, limit: Duration) -> Result<(), String> {
+        if !systemd_runs() {
+            return Ok(());
+        }
+        let state = systemctl(&["show", "--property=LoadState", "--value", BOOT_COMPLETE], TOOL_DEADLINE)?;
+        if state.text().trim() != "loaded" {
+            return Ok(());
+        }
+        let started = systemctl(&["start", BOOT_COMPLETE], limit)?;
+        match started.ended {
+            Ended::Exited(status) if status.success() => Ok(()),
+            Ended::Exited(_) => {
+                let failed = self.failed_units(TOOL_DEADLINE).unwrap_or_default();
+                Err(format!("{}; failed: {}", first_lines(&started.text(), 2), failed.join(", ")))
+            }
+            Ended::TimedOut => Err(format!("not reached in {} s", limit.as_secs())),
+        }
+    }
+
+    fn failed_units(&self, limit: Duration) -> Result<Vec<String>, String> {
         if !systemd_runs() {
             return Ok(Vec::new());
         }
         let arguments = ["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"];
-        let listed = systemctl(&arguments, TOOL_DEADLINE)?;
+        let listed = systemctl(&arguments, limit.min(TOOL_DEADLINE))?;
         if !listed.succeeded() {
             return Err(format!("failed units cannot be listed: {}", listed.text().trim()));
         }
@@ -77,30 +105,65 @@ impl Machine for ThisMachine {
         Ok(names.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
     }
 
-    fn check(&self, command: &[String], deadline: Duration) -> Result<(), String> {
+    fn unit_is_active(&self, unit: &str, limit: Duration) -> Result<(), String> {
+        if !systemd_runs() {
+            return Err("systemd does not run here".into());
+        }
+        let asked = systemctl(&["is-active", "--", unit], limit.min(TOOL_DEADLINE))?;
+        match (&asked.ended, asked.succeeded()) {
+            (_, true) => Ok(()),
+            (Ended::Exited(_), false) => Err(format!("{unit} is {}", first_lines(&asked.text(), 1))),
+            (Ended::TimedOut, _) => Err("systemctl gives no answer".into()),
+        }
+    }
+
+    fn container_status(&self, container: &str, limit: Duration) -> Result<String, String> {
+        let limit = limit.min(TOOL_DEADLINE);
+        let asked = process::run("crun", &["state", container], limit, Keep::First(MAX_TOOL_BYTES))
+            .map_err(|error| format!("crun cannot be run: {error}"))?;
+        if !asked.succeeded() {
+            return Err(format!("crun knows no state of it: {}", first_lines(&asked.text(), 2)));
+        }
+        status_of_container(&asked.text())
+    }
+
+    fn check(&self, command: &[String], limit: Duration) -> Result<(), Trouble> {
         let Some((program, arguments)) = command.split_first() else {
-            return Err("its command is empty".into());
+            return Err(Trouble::new("its command is empty"));
         };
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let finished = process::run(program, &arguments, deadline, Keep::First(MAX_CHECK_OUTPUT_BYTES))
-            .map_err(|error| format!("{program} cannot be run: {error}"))?;
+        let finished = process::run(program, &arguments, limit, Keep::First(MAX_CHECK_OUTPUT_BYTES))
+            .map_err(|error| Trouble::new(format!("{program} cannot be run: {error}")))?;
         let how = match finished.ended {
             Ended::Exited(status) if status.success() => return Ok(()),
             Ended::Exited(status) => linux::describe_exit(status),
-            Ended::TimedOut => format!("no answer in {} s", deadline.as_secs()),
+            Ended::TimedOut => format!("no answer in {} s", limit.as_secs()),
         };
         let output = finished.text();
-        let said: Vec<&str> = output.lines().map(str::trim).filter(|l| !l.is_empty()).take(3).collect();
-        Err(if said.is_empty() { how } else { format!("{how}: {}", said.join("; ")) })
+        let said = first_lines(&output, 3);
+        Err(Trouble { why: if said.is_empty() { how } else { format!("{how}: {said}") }, output })
     }
 
     fn journal(&self) -> Vec<u8> {
-        let arguments = ["-b", "--no-pager", "-o", "short-monotonic"];
-        match process::run("journalctl", &arguments, TOOL_DEADLINE, Keep::Last(MAX_EVIDENCE_BYTES)) {
+        let lines = format!("--lines={MAX_JOURNAL_LINES}");
+        let arguments = ["-b", "--no-pager", "-o", "short-monotonic", &lines];
+        match process::run("journalctl", &arguments, TOOL_DEADLINE, Keep::Last(MAX_JOURNAL_BYTES)) {
             Ok(finished) if finished.succeeded() && !finished.output.is_empty() => finished.output,
             Ok(_) | Err(_) => kernel_log(),
         }
     }
+}
+
+fn first_lines(text: &str, count: usize) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).take(count).collect::<Vec<_>>().join("; ")
+}
+
+/// The `status` of an answer in the form of the OCI runtime specification.
+fn status_of_container(answer: &str) -> Result<String, String> {
+    let answer: serde_json::Value =
+        serde_json::from_str(answer).map_err(|error| format!("answer of crun cannot be read: {error}"))?;
+    let status = answer.get("status").and_then(serde_json::Value::as_str);
+    status.map(str::to_owned).ok_or_else(|| "answer of crun has no status".into())
 }
 
 /// The kernel's log, record by record, until there is no more.
@@ -114,7 +177,7 @@ fn kernel_log() -> Vec<u8> {
                 Ok(0) => return Ok(log),
                 Ok(read) => {
                     log.extend_from_slice(record.get(..read).unwrap_or_default());
-                    let surplus = log.len().saturating_sub(MAX_EVIDENCE_BYTES);
+                    let surplus = log.len().saturating_sub(MAX_JOURNAL_BYTES);
                     log.drain(..surplus);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(log),
@@ -139,5 +202,33 @@ impl Reboot for MachineReboot {
             return Ok(AfterReboot::GoingDown);
         }
         linux::reset().map(|()| AfterReboot::GoingDown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_container_is_read() {
+        let answer = r#"{"ociVersion":"1.0.0","id":"web","pid":7,"status":"running","bundle":"/x"}"#;
+        assert_eq!(status_of_container(answer).unwrap(), "running");
+        assert!(status_of_container("{}").unwrap_err().contains("no status"));
+        assert!(status_of_container("error: no such").unwrap_err().contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_check_says_how_it_ended_and_what_it_said() {
+        let run = |script: &str, seconds| {
+            let command = ["/bin/sh", "-c", script].map(str::to_owned);
+            ThisMachine.check(&command, Duration::from_secs(seconds))
+        };
+        assert_eq!(run("exit 0", 9), Ok(()));
+        let trouble = run("echo; echo no kiosk; exit 7", 9).unwrap_err();
+        assert_eq!((trouble.why.as_str(), trouble.output.as_str()), ("exit 7: no kiosk", "\nno kiosk\n"));
+        assert_eq!(run("sleep 100", 0).unwrap_err().why, "no answer in 0 s");
+        assert!(ThisMachine.check(&["/nonexistent/x".to_owned()], Duration::from_secs(1)).is_err());
+        let loud = run("head -c 100000 /dev/zero | tr '\\0' x; exit 1", 9).unwrap_err();
+        assert_eq!(loud.output.len(), MAX_CHECK_OUTPUT_BYTES);
     }
 }

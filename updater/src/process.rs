@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::linux;
+use crate::{linux, notify};
 
 /// Which part of the output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,10 @@ fn attend<const N: usize>(
     outputs: [(io::PipeReader, Keep); N],
     deadline: Duration,
 ) -> io::Result<(Ended, [Vec<u8>; N])> {
+    // A program of ours must not speak to the service manager in our name.
+    for variable in notify::VARIABLES {
+        command.env_remove(variable);
+    }
     let mut child = command.stdin(Stdio::null()).process_group(0).spawn()?;
     // It holds the writing ends of the pipes: without this the readers would never see the end.
     drop(command);

@@ -198,10 +198,19 @@ impl updater::machine::Machine for NoJournal {
     fn wait_until_up(&self, _: Duration) -> Result<(), String> {
         Ok(())
     }
-    fn failed_units(&self) -> Result<Vec<String>, String> {
+    fn complete_boot(&self, _: Duration) -> Result<(), String> {
+        Ok(())
+    }
+    fn failed_units(&self, _: Duration) -> Result<Vec<String>, String> {
         Ok(Vec::new())
     }
-    fn check(&self, _: &[String], _: Duration) -> Result<(), String> {
+    fn unit_is_active(&self, _: &str, _: Duration) -> Result<(), String> {
+        Ok(())
+    }
+    fn container_status(&self, _: &str, _: Duration) -> Result<String, String> {
+        Ok("running".into())
+    }
+    fn check(&self, _: &[String], _: Duration) -> Result<(), updater::health::rounds::Trouble> {
         Ok(())
     }
     fn journal(&self) -> Vec<u8> {

@@ -1,14 +1,18 @@
-//! `updater gate`, run by a unit on each boot; acts on a trial boot only.
+//! `updater gate`, run by a unit on each trial boot; acts on a trial boot only.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Context, Done, Exit, patient_lock};
 use crate::{
+    config::Config,
     device::{Device, Purpose},
     engine::State,
     error::Result,
-    gate::{Verdict, Wait, decide, examine},
-    machine::ThisMachine,
+    evidence::Attempt,
+    gate::{Finding, Keeper, Verdict, Wait, Watch, decide, examine},
+    health::{look::Eye, plan, rounds::Mode},
+    machine::{Machine, ThisMachine},
+    notify::Manager,
     printer,
 };
 
@@ -19,13 +23,31 @@ const LOCK_ATTEMPTS: u32 = 60;
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// Who hears how the gate gets on: the service manager, and the evidence.
+struct Listeners<'a> {
+    manager: &'a Manager,
+    keeper: Option<&'a Keeper>,
+}
+
+impl Watch for Listeners<'_> {
+    fn progress(&mut self, findings: &[Finding], words: &str) {
+        self.manager.beat(words);
+        if let Some(keeper) = self.keeper {
+            keeper.tell(findings);
+        }
+    }
+}
+
 impl Args {
     /// Confirms or rejects a trial; quiet on any other boot.
     pub fn run(self, context: &Context) -> Result<Exit> {
+        // First of all: a unit that waits for this word would call any earlier end a failure.
+        let manager = Manager::from_environment();
+        manager.ready();
         let config = context.load()?;
         let device = Device::open(&config, Purpose::Look)?;
         match device.engine().state() {
-            State::Trial(_) | State::Healthy(_) => drop(device),
+            State::Trial(_) | State::Healthy(_) => (),
             State::Idle
             | State::Confirmed
             | State::FellBack
@@ -35,13 +57,17 @@ impl Args {
             | State::Rejected(_)
             | State::Unsettled(_) => return Ok(Exit::Done),
         }
-        let wait = Wait::UntilUp(Duration::from_secs(config.gate_deadline_seconds));
-        let findings = examine(&ThisMachine, wait, &config.state_dir, &config.health_dirs);
+        let machine: Arc<dyn Machine> = Arc::new(ThisMachine);
+        let attempt = begin_evidence(&config, &device);
+        drop(device);
+        let findings = watched(&config, &machine, &manager, attempt.as_ref());
+        manager.beat("deciding");
         // A person may be at work for a moment: their word counts, and then the gate looks again.
         let _lock = patient_lock(&config, LOCK_ATTEMPTS)?;
+        manager.beat("deciding");
         let mut device = Device::open(&config, Purpose::Act)?;
         let bank = device.running();
-        match decide(&mut device, &ThisMachine, &config.state_dir, &findings)? {
+        match decide(&mut device, &*machine, attempt.as_ref(), &findings)? {
             Verdict::NoTrial => Ok(Exit::Done),
             Verdict::Confirmed => {
                 let done = Done::of("confirmed", &device, bank);
@@ -57,4 +83,30 @@ impl Args {
             }
         }
     }
+}
+
+/// Evidence that cannot be kept is said, and holds nothing up.
+fn begin_evidence(config: &Config, device: &Device) -> Option<Attempt> {
+    let bank = device.running();
+    let release = device.record().banks.get(bank).release.as_ref();
+    let begun = Attempt::begin(&config.state_dir, release, bank);
+    begun.map_err(|error| printer::person(&format!("warning: {}", error.line()))).ok()
+}
+
+fn watched(
+    config: &Config,
+    machine: &Arc<dyn Machine>,
+    manager: &Manager,
+    attempt: Option<&Attempt>,
+) -> Vec<Finding> {
+    let keeper = attempt.and_then(|attempt| Keeper::start(attempt.clone(), Arc::clone(machine)));
+    let mut listeners = Listeners { manager, keeper: keeper.as_ref() };
+    let eye = Arc::new(Eye::new(Arc::clone(machine), config));
+    let wait = Wait::UntilUp(Duration::from_secs(config.gate_deadline_seconds));
+    let mode = Mode::Until { soak: Duration::ZERO };
+    let findings = examine(&eye, plan(config), wait, mode, &mut listeners);
+    if let Some(keeper) = keeper {
+        keeper.end();
+    }
+    findings
 }

@@ -1,14 +1,17 @@
 //! `updater settle`, run by a unit early in each boot.
 
+use std::path::Path;
+
 use super::{Context, Done, Exit, open_locked, patient_lock};
 use crate::{
     config::Config,
     device::{Device, NoWork, Purpose},
     engine::{Event, Rearm, State},
     error::Result,
+    evidence::pstore,
     limits::ENDING_LOCK_ATTEMPTS,
     ports::AfterReboot,
-    settle::settle,
+    settle::settle_with_evidence,
 };
 
 /// Which end of the boot.
@@ -28,7 +31,8 @@ impl Args {
         }
         let (_lock, mut device) = open_locked(&config)?;
         let before = device.engine().state();
-        let after = settle(&mut device, Rearm::Allowed)?;
+        let pstore = Path::new(pstore::DIRECTORY);
+        let after = settle_with_evidence(&mut device, Rearm::Allowed, &config.state_dir, pstore)?;
         let result = match (before, after) {
             (_, Some(AfterReboot::GoingDown | AfterReboot::Simulated(_))) => "rebooting",
             (State::Unsettled(_) | State::Armed(_), None) => device.engine().state().word(),

@@ -6,7 +6,7 @@ use bank_format::{
 };
 use serde_json::Value;
 
-use super::{ARMED_IN, Action, EVIDENCE, Engine, NO_WORD, Origin, Rearm, SENT, State};
+use super::{ARMED_IN, Action, EVIDENCE, Engine, LAST_WORD, NO_WORD, Origin, Rearm, SENT, State};
 use crate::history::Happening;
 
 impl Engine {
@@ -42,7 +42,9 @@ impl Engine {
             State::Armed(bank) | State::Unsettled(bank) => {
                 if rearm == Rearm::Allowed && self.may_be_sent_again() {
                     self.count_sent();
-                    let entry = self.entry(Happening::Rearmed, bank, now);
+                    let mut entry = self.entry(Happening::Rearmed, bank, now);
+                    (entry.reason, entry.evidence) = self.witnessed();
+                    self.forget_witness();
                     actions.extend([
                         self.commit(),
                         Action::History(entry),
@@ -97,9 +99,57 @@ impl Engine {
         Action::History(self.entry(Happening::BankLost, lost, now))
     }
 
+    /// Whether a boot into the trial was due before this one: it was armed earlier, and another bank runs now.
+    #[must_use]
+    pub fn trial_was_due(&self, boot_id: &str) -> bool {
+        match self.state() {
+            State::Armed(_) => self.extra(ARMED_IN) != Some(&Value::from(boot_id)),
+            State::Unsettled(_) => true,
+            State::Idle
+            | State::Confirmed
+            | State::FellBack
+            | State::Installing(_)
+            | State::Installed(_)
+            | State::Trial(_)
+            | State::Healthy(_)
+            | State::Rejected(_) => false,
+        }
+    }
+
+    /// Evidence that the gate of the trial has kept.
+    #[must_use]
+    pub fn evidence(&self) -> Option<&str> {
+        self.extra(EVIDENCE).and_then(Value::as_str)
+    }
+
+    /// What an attempt has left that could not speak for itself. Part of the next commit.
+    pub fn note_witness(&mut self, evidence: &str, last_word: Option<&str>) {
+        if let Some(trial) = self.record.trial.as_mut() {
+            trial.extra.insert(EVIDENCE.into(), Value::from(evidence));
+            if let Some(word) = last_word {
+                trial.extra.insert(LAST_WORD.into(), Value::from(word));
+            }
+        }
+    }
+
+    /// The next attempt speaks for itself.
+    fn forget_witness(&mut self) {
+        if let Some(trial) = self.record.trial.as_mut() {
+            trial.extra.remove(EVIDENCE);
+            trial.extra.remove(LAST_WORD);
+        }
+    }
+
+    /// Why the newest attempt failed, and where that is kept. The gate and the initrd are believed before the kernel, which may
+    /// have died of what they did about it.
+    fn witnessed(&self) -> (Option<String>, Option<String>) {
+        let text = |key| self.extra(key).and_then(Value::as_str).map(str::to_owned);
+        let said = self.record.trial.as_ref().and_then(|trial| trial.reason.clone());
+        (said.or_else(|| text(LAST_WORD)), text(EVIDENCE))
+    }
+
     pub(super) fn fall_back(&mut self, bank: Bank, now: i64) -> Action {
-        let evidence = self.extra(EVIDENCE).and_then(Value::as_str).map(str::to_owned);
-        let reason = self.record.trial.as_ref().and_then(|trial| trial.reason.clone());
+        let (reason, evidence) = self.witnessed();
         self.record.trial = None;
         self.record.interrupted = None;
         let here = self.record.banks.get_mut(bank);

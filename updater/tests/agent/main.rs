@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod audit;
+mod evidence;
+mod gate;
+mod health;
 mod install;
 #[expect(
     clippy::panic,

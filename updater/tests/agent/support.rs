@@ -27,11 +27,17 @@ use bank_format::{
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use updater::{
+    Device, Terms,
     bank::Staged,
+    commands::reboot::reboot_and_settle,
+    config::{Config, Network},
+    device::{NoWork, Purpose},
+    engine::Event,
     history::{Entry, HistoryLog},
+    install,
     ports::{
         Access, AfterReboot, BankDisk, BootControl, Clock, ImageFile, Reboot, RecordStore, Request, Response,
-        Room, Transport, TransportError,
+        Room, Silent, Transport, TransportError,
     },
 };
 
@@ -150,6 +156,7 @@ pub fn device_directory() -> tempfile::TempDir {
             state_dir = "state"
             record = "record.bin"
             release_file = "release.json"
+            health_dirs = ["health.d"]
             [boot]
             backend = "file"
             path = "boot.state"
@@ -378,4 +385,32 @@ pub fn write(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, bytes).unwrap();
     path
+}
+
+pub fn config(directory: &Path) -> Config {
+    Config::load(&directory.join("updater.toml")).unwrap()
+}
+
+pub fn open(directory: &Path) -> Device {
+    Device::open(&config(directory), Purpose::Act).unwrap()
+}
+
+/// Installs a release; its trial is armed.
+pub fn installed(directory: &Path, version: &str, seed: u64) {
+    let file = bundle(version, &[("root", &content(60_000, seed), Tree::None)]);
+    let file = write(directory, "x.roro", &file);
+    let terms = Terms { compatible: "test,any".into(), trust: trust(), network: Network::default() };
+    install(&mut open(directory), &terms, file.to_str().unwrap(), &mut Silent).unwrap();
+}
+
+/// Reboots, and settles the boots that follow.
+pub fn rebooted(directory: &Path) -> Device {
+    let mut device = open(directory);
+    reboot_and_settle(&config(directory), &mut device).unwrap();
+    open(directory)
+}
+
+pub fn confirmed(directory: &Path, version: &str, seed: u64) {
+    installed(directory, version, seed);
+    rebooted(directory).handle(Event::Confirm, &mut NoWork).unwrap();
 }

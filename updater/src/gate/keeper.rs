@@ -1,0 +1,69 @@
+//! Keeps what is known of a trial while it runs: the journal and the checks, every few seconds. A hang or a panic cannot wait for
+//! the end. It works on a thread of its own, so that a slow state partition does not hold up the gate.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use super::Finding;
+use crate::{
+    evidence::Attempt,
+    limits::{SNAPSHOT_INTERVAL, TOOL_DEADLINE},
+    machine::Machine,
+};
+
+/// The thread that keeps.
+#[derive(Debug)]
+pub struct Keeper {
+    findings: Arc<Mutex<Vec<Finding>>>,
+    stop: mpsc::Sender<()>,
+    stopped: mpsc::Receiver<()>,
+}
+
+impl Keeper {
+    /// Begins at once. Without a thread there is no keeper, and the gate goes on.
+    #[must_use]
+    pub fn start(attempt: Attempt, machine: Arc<dyn Machine>) -> Option<Self> {
+        let findings = Arc::new(Mutex::new(Vec::new()));
+        let (stop, must_stop) = mpsc::channel();
+        let (has_stopped, stopped) = mpsc::channel();
+        let known = Arc::clone(&findings);
+        let work = move || {
+            let mut last = (Vec::new(), Vec::new());
+            loop {
+                let now: (Vec<u8>, Vec<Finding>) =
+                    (machine.journal(), known.lock().unwrap_or_else(PoisonError::into_inner).clone());
+                // A file that did not change is not written again: the state partition may be flash memory. What cannot be written
+                // now is tried again with the next snapshot.
+                if now.0 != last.0 {
+                    let _ = attempt.keep_journal(&now.0);
+                }
+                if now.1 != last.1 {
+                    let _ = attempt.keep_checks(&now.1);
+                }
+                last = now;
+                match must_stop.recv_timeout(SNAPSHOT_INTERVAL) {
+                    Err(mpsc::RecvTimeoutError::Timeout) => (),
+                    Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                }
+            }
+            let _ = has_stopped.send(());
+        };
+        thread::Builder::new().spawn(work).ok()?;
+        Some(Self { findings, stop, stopped })
+    }
+
+    /// For the next snapshot.
+    pub fn tell(&self, findings: &[Finding]) {
+        let mut known = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clear();
+        known.extend_from_slice(findings);
+    }
+
+    /// Ends it, and waits for a snapshot that is under way: two must not write the same file.
+    pub fn end(self) {
+        let _ = self.stop.send(());
+        let _ = self.stopped.recv_timeout(TOOL_DEADLINE.saturating_mul(2));
+    }
+}

@@ -1,0 +1,152 @@
+//! The gate from end to end: what it confirms, what it rejects, and what it tells the service manager.
+
+use std::{
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    health::Played,
+    support::{config, device_directory, installed, open, rebooted, write},
+};
+use bank_format::{Bank, record::Outcome};
+use updater::{
+    engine::{Rearm, State},
+    evidence::{self, Attempt},
+    gate::{Finding, Verdict, Wait, Watch, decide, examine},
+    health::{look::Eye, plan, rounds::Mode},
+    history::{Happening, HistoryFile, HistoryLog},
+    machine::Machine,
+    settle::settle,
+};
+
+struct Nobody;
+
+impl Watch for Nobody {
+    fn progress(&mut self, _: &[Finding], _: &str) {}
+}
+
+fn gate(directory: &Path, failed: &[&str]) -> (Verdict, Vec<Finding>) {
+    let machine =
+        Arc::new(Played { failed: failed.iter().map(|unit| (*unit).into()).collect(), ..Played::default() });
+    let config = config(directory);
+    let eye = Arc::new(Eye::new(Arc::clone(&machine) as Arc<dyn Machine>, &config));
+    let limit = Duration::from_secs(9);
+    let mode = Mode::Until { soak: Duration::ZERO };
+    let attempt = Attempt::begin(&config.state_dir, None, Bank::B).unwrap();
+    let findings = examine(&eye, plan(&config), Wait::UntilUp(limit), mode, &mut Nobody);
+    assert_eq!(*machine.waited.lock().unwrap(), [limit; 2]);
+    (decide(&mut open(directory), &*machine, Some(&attempt), &findings).unwrap(), findings)
+}
+
+fn checks(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().map(|finding| finding.check.as_str()).collect()
+}
+
+#[test]
+fn a_healthy_trial_is_confirmed_and_the_history_has_its_checks() {
+    let dir = device_directory();
+    assert_eq!(gate(dir.path(), &[]).0, Verdict::NoTrial);
+    installed(dir.path(), "1.0.0", 1);
+    assert_eq!(gate(dir.path(), &[]).0, Verdict::NoTrial, "not booted yet");
+    rebooted(dir.path());
+    let (verdict, findings) = gate(dir.path(), &[]);
+    assert_eq!(verdict, Verdict::Confirmed);
+    let expected = ["system is up", "boot-complete.target", "no failed unit", "state is writable"];
+    assert_eq!(checks(&findings), expected);
+    let last = HistoryFile::in_directory(&dir.path().join("state")).entries().unwrap().pop().unwrap();
+    assert_eq!((last.event, checks(&last.checks)), (Happening::Confirmed, expected.to_vec()));
+}
+
+#[test]
+fn a_sick_trial_leaves_its_reason_its_checks_and_its_log() {
+    let dir = device_directory();
+    std::fs::create_dir(dir.path().join("health.d")).unwrap();
+    let check = "[[check]]\nname = \"kiosk answers\"\ncommand = [\"/bin/sh\", \"-c\", \"echo no kiosk; exit 1\"]\n\
+                 deadline_seconds = 1\n";
+    write(dir.path(), "health.d/kiosk.toml", check.as_bytes());
+    installed(dir.path(), "1.0.0", 1);
+    rebooted(dir.path());
+    let (verdict, _) = gate(dir.path(), &[]);
+    let expected = "kiosk answers: exit 1: no kiosk";
+    assert!(matches!(verdict, Verdict::Rejected { ref reason, .. } if reason == expected), "{verdict:?}");
+    // The gate has rebooted; the next boot settles what became of it.
+    let mut device = open(dir.path());
+    assert_eq!(device.running(), Bank::A);
+    settle(&mut device, Rearm::Allowed).unwrap();
+    let last = device.record().last_result.clone().unwrap();
+    assert_eq!((last.outcome, last.reason.as_deref()), (Outcome::FellBack, Some(expected)));
+    let kept = evidence::read(Path::new(&last.evidence.unwrap()));
+    assert_eq!(kept.reason.as_deref(), Some(expected));
+    assert_eq!(kept.journal.as_deref(), Some("the log of that boot\n"));
+    let sick = kept.checks.iter().find(|finding| finding.check == "kiosk answers").unwrap();
+    assert_eq!(sick.output.as_deref(), Some("no kiosk\n"));
+}
+
+#[test]
+fn a_failed_unit_rejects_the_trial() {
+    let dir = device_directory();
+    installed(dir.path(), "1.0.0", 1);
+    rebooted(dir.path());
+    let (verdict, _) = gate(dir.path(), &["kiosk.service"]);
+    let expected = "no failed unit: failed: kiosk.service";
+    assert!(matches!(verdict, Verdict::Rejected { ref reason, .. } if reason == expected), "{verdict:?}");
+}
+
+/// The program itself, as its unit starts it; tools of the system are played by scripts, so that the host does not matter.
+fn run_gate(directory: &Path, socket: &Path) -> std::process::Output {
+    // systemd is up, no unit has failed, and nothing needs to be started.
+    for (tool, script) in [("systemctl", "#!/bin/sh\nexit 0\n"), ("journalctl", "#!/bin/sh\necho played\n")] {
+        let path = write(directory, tool, script.as_bytes());
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    Command::new(env!("CARGO_BIN_EXE_updater"))
+        .arg("--config")
+        .arg(directory.join("updater.toml"))
+        .arg("gate")
+        .env("PATH", directory)
+        .env("NOTIFY_SOCKET", socket)
+        .output()
+        .unwrap()
+}
+
+fn heard(listener: &UnixDatagram) -> Vec<String> {
+    listener.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 1024];
+    let mut words = Vec::new();
+    while let Ok(read) = listener.recv(&mut buffer) {
+        words.push(String::from_utf8_lossy(&buffer[..read]).into_owned());
+    }
+    words
+}
+
+#[test]
+fn the_service_manager_hears_that_the_gate_goes_on() {
+    let dir = device_directory();
+    let socket = dir.path().join("notify");
+    let listener = UnixDatagram::bind(&socket).unwrap();
+    assert!(run_gate(dir.path(), &socket).status.success());
+    let words = heard(&listener);
+    assert!(words.len() == 1 && words[0].starts_with("READY=1\n"), "no trial: {words:?}");
+
+    std::fs::create_dir(dir.path().join("health.d")).unwrap();
+    // It would speak to the service manager in the gate's name, if it could.
+    let check = "[[check]]\nname = \"slow\"\n\
+                 command = [\"/bin/sh\", \"-c\", \"/bin/sleep 3; [ -z \\\"$NOTIFY_SOCKET\\\" ]\"]\n";
+    write(dir.path(), "health.d/slow.toml", check.as_bytes());
+    installed(dir.path(), "1.0.0", 1);
+    rebooted(dir.path());
+    let output = run_gate(dir.path(), &socket);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(open(dir.path()).engine().state(), State::Confirmed, "{output:?}");
+    let words = heard(&listener);
+    assert!(words[0].starts_with("READY=1\n"), "{words:?}");
+    let beats = words.iter().filter(|word| word.starts_with("WATCHDOG=1\nSTATUS=")).count();
+    assert!(beats == words.len() - 1 && beats >= 5, "{words:?}");
+    assert!(words.iter().any(|word| word.contains("2 of 3 checks healthy, waiting for: slow")), "{words:?}");
+    let left = std::fs::read_dir(dir.path().join("state/evidence")).unwrap().count();
+    assert_eq!(left, 0, "a confirmed trial leaves no evidence");
+}
