@@ -16,7 +16,7 @@ use toml::{Table, Value};
 
 use crate::{
     error::{Error, Result, file},
-    limits::MAX_SMALL_FILE_BYTES,
+    limits::{MAX_GATE_DEADLINE_SECONDS, MAX_SMALL_FILE_BYTES},
 };
 
 pub use boot::{Backend, Boot, Environment};
@@ -224,6 +224,9 @@ impl Config {
         }
         bank_format::health::check_soak(Some(self.health.soak_seconds))
             .map_err(|why| format!("health.{why}"))?;
+        if !(1..=MAX_GATE_DEADLINE_SECONDS).contains(&self.gate_deadline_seconds) {
+            return Err(format!("gate_deadline_seconds is 1 to {MAX_GATE_DEADLINE_SECONDS}"));
+        }
         if self.tries == 0 {
             return Err("tries = 0 would never boot a trial: use at least 1".into());
         }
@@ -344,6 +347,8 @@ mod tests {
         for (from, to) in [
             ("tries = 3", "tries = 0"),
             ("tries = 3", "tries = \"x\""),
+            ("gate_deadline_seconds = 60", "gate_deadline_seconds = 0"),
+            ("gate_deadline_seconds = 60", "gate_deadline_seconds = 100000"),
             ("soak_seconds = 5", "soak_seconds = 100000"),
             ("update_source = \"off\"", "update_source = \"of\""),
             ("path = \"boot.state\"", ""),

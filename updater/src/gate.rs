@@ -22,7 +22,7 @@ use crate::{
         look::Eye,
         rounds::{Mode, Rounds, Standing, Track, Trouble},
     },
-    limits::{LOOK_GRACE, WATCH_INTERVAL},
+    limits::{LOOK_GRACE, MAX_CHECK_OUTPUT_BYTES, TOOL_DEADLINE, WATCH_INTERVAL},
     machine::Machine,
     ports::AfterReboot,
 };
@@ -53,7 +53,7 @@ pub struct Finding {
 
 impl Finding {
     fn of(check: &Planned, track: &Track) -> Self {
-        let output = track.trouble.as_ref().map(|trouble| harmless(&trouble.output));
+        let output = track.trouble.as_ref().map(|trouble| in_bounds(&harmless(&trouble.output)));
         Self {
             check: check.name.clone(),
             kind: check.subject.word().into(),
@@ -94,6 +94,16 @@ fn in_milliseconds(time: Duration) -> u64 {
 #[must_use]
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
+/// What was no text has become longer.
+fn in_bounds(text: &str) -> String {
+    let mut bytes = 0;
+    let mut fits = |c: &char| {
+        bytes += c.len_utf8();
+        bytes <= MAX_CHECK_OUTPUT_BYTES
+    };
+    text.chars().take_while(&mut fits).collect()
 }
 
 /// Whether the system is waited for.
@@ -159,8 +169,8 @@ fn step(
     if let Err(error) = begun {
         return Finding::of_step(name, Err(format!("cannot be begun: {error}")), start.elapsed());
     }
-    // The tools that are asked have deadlines of their own, one after the other.
-    let end = limit.saturating_add(crate::limits::TOOL_DEADLINE).saturating_add(LOOK_GRACE);
+    // The tools that are asked before and after have deadlines of their own.
+    let end = limit.saturating_add(TOOL_DEADLINE.saturating_mul(2)).saturating_add(LOOK_GRACE);
     loop {
         watch.progress(findings, &format!("waiting: {name}"));
         match told.recv_timeout(WATCH_INTERVAL) {

@@ -54,6 +54,13 @@ pub const LOOK_GRACE: Duration = Duration::from_secs(5);
 pub const DOOMED_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that the gate does nothing: how often it tells the service manager that it is alive.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest that the gate is silent while it decides: evidence, lock, boot loader and reboot each have limits of their own. A gate that
+/// is silent for longer is stuck, and is killed by the service manager (`WatchdogSec=` of its unit).
+pub const MAX_GATE_SILENCE: Duration = Duration::from_secs(180);
+/// How often the gate asks for the lock before it gives up, a second apart: a person may be at work for a moment.
+pub const GATE_LOCK_ATTEMPTS: u32 = 60;
+/// The longest `gate_deadline_seconds`: a trial that is never judged is a trial for ever.
+pub const MAX_GATE_DEADLINE_SECONDS: u64 = bank_format::limits::MAX_CHECK_SECONDS;
 /// How often the gate keeps the journal of a trial that is under way: a hang or a panic costs at most that much of it.
 pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
 /// A clock before it (2025-01-01) was never set, whatever the image says of itself.
@@ -73,7 +80,7 @@ pub const MAX_PSTORE_ENTRY_BYTES: u64 = 256 << 10;
 /// Failed attempts of which evidence is kept: stops failing trials from filling the state partition.
 pub const MAX_ATTEMPTS: usize = 8;
 /// Bytes of all evidence together; the oldest goes first.
-pub const MAX_EVIDENCE_BYTES: u64 = 3 << 20;
+pub const MAX_EVIDENCE_BYTES: u64 = 5 << 20;
 /// Bytes of a file of evidence that are read back: more was never written.
 pub const MAX_EVIDENCE_FILE_BYTES: u64 = 1 << 20;
 /// Lines of each log that `history show` prints.

@@ -11,13 +11,11 @@ use crate::{
     evidence::Attempt,
     gate::{Finding, Keeper, Verdict, Wait, Watch, decide, examine},
     health::{look::Eye, plan, rounds::Mode},
+    limits::GATE_LOCK_ATTEMPTS,
     machine::{Machine, ThisMachine},
     notify::Manager,
     printer,
 };
-
-/// How often the gate asks for the lock before it gives up, a second apart.
-const LOCK_ATTEMPTS: u32 = 60;
 
 /// Nothing to choose.
 #[derive(Debug, clap::Args)]
@@ -63,7 +61,7 @@ impl Args {
         let findings = watched(&config, &machine, &manager, attempt.as_ref());
         manager.beat("deciding");
         // A person may be at work for a moment: their word counts, and then the gate looks again.
-        let _lock = patient_lock(&config, LOCK_ATTEMPTS)?;
+        let _lock = patient_lock(&config, GATE_LOCK_ATTEMPTS)?;
         manager.beat("deciding");
         let mut device = Device::open(&config, Purpose::Act)?;
         let bank = device.running();

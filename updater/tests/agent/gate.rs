@@ -19,6 +19,7 @@ use updater::{
     gate::{Finding, Verdict, Wait, Watch, decide, examine},
     health::{look::Eye, plan, rounds::Mode},
     history::{Happening, HistoryFile, HistoryLog},
+    limits,
     machine::Machine,
     settle::settle,
 };
@@ -94,6 +95,76 @@ fn a_failed_unit_rejects_the_trial() {
     let (verdict, _) = gate(dir.path(), &["kiosk.service"]);
     let expected = "no failed unit: failed: kiosk.service";
     assert!(matches!(verdict, Verdict::Rejected { ref reason, .. } if reason == expected), "{verdict:?}");
+}
+
+#[test]
+fn a_system_that_does_not_come_up_is_rejected_and_looked_at_all_the_same() {
+    let down = Played { down: Some("it waits for: kiosk.service"), ..Played::default() };
+    let incomplete = Played { incomplete: Some("kiosk-check.service failed"), ..Played::default() };
+    for (machine, expected, looked_at) in [
+        (
+            down,
+            "system is up: it waits for: kiosk.service",
+            &["system is up", "no failed unit", "state is writable"][..],
+        ),
+        (
+            incomplete,
+            "boot-complete.target: kiosk-check.service failed",
+            &["system is up", "boot-complete.target", "no failed unit", "state is writable"],
+        ),
+    ] {
+        let dir = device_directory();
+        installed(dir.path(), "1.0.0", 1);
+        rebooted(dir.path());
+        let config = config(dir.path());
+        let machine: Arc<dyn Machine> = Arc::new(machine);
+        let eye = Arc::new(Eye::new(Arc::clone(&machine), &config));
+        let wait = Wait::UntilUp(Duration::from_secs(9));
+        // Nothing of an hour is left for a system that has failed already.
+        let mode = Mode::Until { soak: Duration::from_secs(3600) };
+        let findings = examine(&eye, plan(&config), wait, mode, &mut Nobody);
+        assert_eq!(checks(&findings), looked_at);
+        let verdict = decide(&mut open(dir.path()), &*machine, None, &findings).unwrap();
+        assert!(matches!(verdict, Verdict::Rejected { ref reason, .. } if reason == expected), "{verdict:?}");
+    }
+}
+
+/// The service manager kills a gate that is stuck, and none that still may be at work.
+#[test]
+fn the_unit_of_the_gate_fits_its_limits() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../boot-hooks/units/roro-gate.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+    let seconds = |key: &str| {
+        let value = value(key);
+        let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &value[digits.len()..] {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3600,
+            other => unreachable!("{key} in {other}"),
+        };
+        Duration::from_secs(digits.parse::<u64>().unwrap() * unit)
+    };
+    assert_eq!((value("Type"), value("NotifyAccess")), ("notify", "main"));
+    assert_eq!(value("FailureAction"), "reboot-force");
+    assert_eq!(seconds("WatchdogSec"), limits::MAX_GATE_SILENCE);
+    let tool = limits::TOOL_DEADLINE;
+    let loader = limits::LOADER_PROGRAM_DEADLINE;
+    for silence in [
+        // The snapshot that is waited for; then the lock; then journal, loader and reboot.
+        tool * 2,
+        Duration::from_secs(limits::GATE_LOCK_ATTEMPTS.into()),
+        tool * 2 + loader * 2,
+        limits::WATCH_INTERVAL * 10,
+    ] {
+        assert!(silence < limits::MAX_GATE_SILENCE, "{silence:?}");
+    }
+    let check = Duration::from_secs(bank_format::limits::MAX_CHECK_SECONDS) + limits::LOOK_GRACE;
+    let up = Duration::from_secs(limits::MAX_GATE_DEADLINE_SECONDS) + tool * 2 + limits::LOOK_GRACE;
+    let soak = Duration::from_secs(bank_format::limits::MAX_SOAK_SECONDS);
+    let whole = up * 2 + check * 3 + soak + limits::MAX_GATE_SILENCE * 3;
+    assert!(whole < seconds("RuntimeMaxSec"), "{whole:?}");
 }
 
 /// The program itself, as its unit starts it; tools of the system are played by scripts, so that the host does not matter.

@@ -27,6 +27,10 @@ use updater::{
 pub struct Played {
     /// Units that failed.
     pub failed: Vec<String>,
+    /// Why the system does not come up.
+    pub down: Option<&'static str>,
+    /// Why `boot-complete.target` is not reached.
+    pub incomplete: Option<&'static str>,
     /// Limits that were given to the wait for the system.
     pub waited: Mutex<Vec<Duration>>,
 }
@@ -34,11 +38,11 @@ pub struct Played {
 impl Machine for Played {
     fn wait_until_up(&self, limit: Duration) -> Result<(), String> {
         self.waited.lock().unwrap().push(limit);
-        Ok(())
+        self.down.map_or(Ok(()), |why| Err(why.into()))
     }
     fn complete_boot(&self, limit: Duration) -> Result<(), String> {
         self.waited.lock().unwrap().push(limit);
-        Ok(())
+        self.incomplete.map_or(Ok(()), |why| Err(why.into()))
     }
     fn failed_units(&self, _: Duration) -> Result<Vec<String>, String> {
         Ok(self.failed.clone())
@@ -184,7 +188,8 @@ fn web_servers_are_judged_by_status_and_body() {
     assert_eq!(finding.output.as_deref(), Some("no database"));
     is_good(&http(says("302 Found", ""), "status = 302"));
     is_bad(&http(closed_port(), ""), "refused");
-    is_bad("kind = \"http\"\nurl = \"https://127.0.0.1:1/\"", "");
+    let no_tls = format!("kind = \"http\"\nurl = \"https://127.0.0.1:{good}/\"");
+    assert!(look(&no_tls).state == Standing::Failed, "it speaks no TLS");
 }
 
 #[test]
@@ -228,6 +233,8 @@ fn ports_files_room_and_clock() {
         "does not accept connections",
     );
 
+    is_bad("kind = \"tcp\"\naddress = \"nobody.invalid:80\"", "");
+
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "beat", b"state: running\n");
     let file = |more: &str| format!("kind = \"file\"\npath = \"{}\"\n{more}", path.display());
@@ -245,6 +252,23 @@ fn ports_files_room_and_clock() {
     is_good("kind = \"free_space\"\npath = \"/\"\nmin_percent = 0");
     is_bad("kind = \"free_space\"\npath = \"/\"\nmin_mib = 1000000000000", "MiB are needed");
     is_good("kind = \"clock\"");
+}
+
+#[test]
+fn a_clock_before_the_build_and_a_state_that_takes_nothing_are_failures() {
+    let dir = device_directory();
+    declare(dir.path(), "[[check]]\nname = \"clock\"\nkind = \"clock\"\n");
+    let release = File::create(dir.path().join("release.json")).unwrap();
+    release.set_modified(SystemTime::now() + Duration::from_secs(86400)).unwrap();
+    let path = dir.path().join("updater.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    // A directory within a file: not even root can write there.
+    std::fs::write(&path, text.replace("state_dir = \"state\"", "state_dir = \"root.json/state\"")).unwrap();
+    let findings = examined(dir.path(), Mode::Once);
+    let failed: Vec<_> = findings.iter().filter(|finding| finding.state == Standing::Failed).collect();
+    let names: Vec<_> = failed.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(names, ["state is writable", "clock"], "{findings:?}");
+    assert!(failed[1].why.as_ref().unwrap().contains("the image was built at"), "{failed:?}");
 }
 
 #[test]
