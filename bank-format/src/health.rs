@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::limits::{MAX_CHECK_SECONDS, MAX_HEALTH_CHECKS, MAX_SOAK_SECONDS};
+use crate::limits::{MAX_CHECK_NAME_BYTES, MAX_CHECK_SECONDS, MAX_HEALTH_CHECKS, MAX_SOAK_SECONDS};
 
 const COMMON_KEYS: [&str; 4] = ["name", "kind", "deadline_seconds", "interval_seconds"];
 const FILE_KEYS: [&str; 2] = ["check", "soak_seconds"];
@@ -72,7 +72,7 @@ pub enum Kind {
     },
     /// A port accepts connections.
     Tcp {
-        /// `ADDRESS:PORT` or `localhost:PORT`.
+        /// `HOST:PORT`, the host as a name or an address.
         address: String,
     },
     /// A file is there.
@@ -205,6 +205,9 @@ fn complete(raw: Raw, word: &str) -> Result<Check, String> {
     if raw.name.trim().is_empty() || raw.name.contains(char::is_control) {
         return Err("a name is one line, and not empty".into());
     }
+    if raw.name.len() > MAX_CHECK_NAME_BYTES {
+        return Err(format!("a name has at most {MAX_CHECK_NAME_BYTES} bytes"));
+    }
     let seconds = |value: Option<u64>, default: u64, key: &str| {
         Some(value.unwrap_or(default))
             .filter(|seconds| (1..=MAX_CHECK_SECONDS).contains(seconds))
@@ -238,8 +241,10 @@ fn complete(raw: Raw, word: &str) -> Result<Check, String> {
             let address = raw.address.ok_or("it needs address")?;
             let (host, port) = address.rsplit_once(':').ok_or("address has no port")?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            if host != "localhost" && host.parse::<std::net::IpAddr>().is_err() {
-                return Err(format!("address {address:?} is not ADDRESS:PORT or localhost:PORT"));
+            let fits = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+            let is_name = !host.is_empty() && host.chars().all(fits);
+            if !is_name && host.parse::<std::net::IpAddr>().is_err() {
+                return Err(format!("address {address:?} is not HOST:PORT"));
             }
             port.parse::<u16>()
                 .ok()
@@ -367,7 +372,8 @@ mod tests {
             ),
             ("kind = \"http\"\nurl = \"ftp://a/\"", "http:// or https://"),
             ("kind = \"http\"\nurl = \"http://a/\"\nstatus = 20", "100 to 599"),
-            ("kind = \"tcp\"\naddress = \"example.org:80\"", "ADDRESS:PORT"),
+            ("kind = \"tcp\"\naddress = \"a b:80\"", "HOST:PORT"),
+            ("kind = \"tcp\"\naddress = \"2001::g:80\"", "HOST:PORT"),
             ("kind = \"tcp\"\naddress = \"127.0.0.1:0\"", "1 to 65535"),
             ("kind = \"unit\"\nunit = \"--all\"", "no name"),
             ("kind = \"file\"\npath = \"x\"", "absolute"),
@@ -394,5 +400,11 @@ mod tests {
             assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
         }
         assert!(parse(&"[[check]]\nname = \"x\"\nkind = \"clock\"\n".repeat(MAX_HEALTH_CHECKS + 1)).is_err());
+        let named =
+            |bytes| parse(&format!("[[check]]\nname = \"{}\"\nkind = \"clock\"\n", "x".repeat(bytes)));
+        assert!(named(MAX_CHECK_NAME_BYTES).is_ok() && named(MAX_CHECK_NAME_BYTES + 1).is_err());
+        for address in ["[::1]:80", "::1:80", "localhost:80", "broker.example:1883"] {
+            assert!(one(&format!("kind = \"tcp\"\naddress = \"{address}\"")).is_ok(), "{address}");
+        }
     }
 }

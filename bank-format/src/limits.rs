@@ -50,6 +50,8 @@ pub const MAX_PARTITIONS: u32 = 512;
 pub const MAX_PARTITION_ENTRY_BYTES: u32 = 4096;
 /// Health checks of one system: each has a thread of the gate while it is looked at.
 pub const MAX_HEALTH_CHECKS: usize = 64;
+/// Bytes of the name of a health check: it stands in reasons, in the history and in evidence, which are bounded.
+pub const MAX_CHECK_NAME_BYTES: usize = 128;
 /// The longest that a health check may take, whatever it asks for: a trial that is never judged is a trial for ever.
 pub const MAX_CHECK_SECONDS: u64 = 3600;
 /// The longest soak: as above.

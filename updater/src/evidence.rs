@@ -37,6 +37,8 @@ const REASON: &str = "reason.txt";
 const CHECKS: &str = "checks.json";
 const JOURNAL: &str = "journal.txt";
 const KERNEL: &str = "kernel.txt";
+/// The most that one attempt can grow to.
+const MAX_ATTEMPT_BYTES: u64 = MAX_EVIDENCE_FILE_BYTES + (MAX_JOURNAL_BYTES + MAX_KERNEL_LOG_BYTES) as u64;
 
 /// Why a kernel log is kept that no trial has left.
 const OUTSIDE_A_TRIAL: &str = "the kernel left a log of an earlier boot";
@@ -231,6 +233,12 @@ pub fn close_all(state_dir: &Path) -> Result<()> {
     open_attempts(state_dir).iter().try_for_each(Attempt::close)
 }
 
+/// How the checks of a trial that runs stand, as its gate has kept them; nothing where it has kept nothing yet.
+#[must_use]
+pub fn under_way(state_dir: &Path, release: Option<&Release>, bank: Bank) -> Vec<Finding> {
+    find_open(state_dir, release, bank).map(|attempt| read(&attempt.directory).checks).unwrap_or_default()
+}
+
 /// What was kept there; files that are not there, or that cannot be read, are left out.
 #[must_use]
 pub fn read(directory: &Path) -> Kept {
@@ -315,7 +323,7 @@ fn make_room(attempts: &mut Vec<(u64, PathBuf)>) -> io::Result<()> {
     let mut total = sizes.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     let mut surplus = (attempts.len() + 1).saturating_sub(MAX_ATTEMPTS);
     for (place, bytes) in sizes.iter().enumerate() {
-        if total > MAX_EVIDENCE_BYTES.saturating_sub(MAX_EVIDENCE_FILE_BYTES) {
+        if total > MAX_EVIDENCE_BYTES.saturating_sub(MAX_ATTEMPT_BYTES) {
             surplus = surplus.max(place + 1);
             total = total.saturating_sub(*bytes);
         }

@@ -3,7 +3,10 @@
 use bank_format::release::Version;
 
 use super::*;
-use crate::health::rounds::Standing;
+use crate::{
+    health::rounds::Standing,
+    limits::{MAX_CHECK_OUTPUT_BYTES, MAX_HEALTH_CHECKS},
+};
 
 fn release(minor: u64) -> Release {
     Release { name: "demo".into(), version: Version::new(1, minor, 0) }
@@ -126,9 +129,11 @@ fn evidence_of_another_release_is_not_mixed_up() {
 fn the_newest_are_kept_and_their_sum_is_bounded() {
     let place = Place::new();
     for _ in 0..12 {
-        Attempt::begin(&place.state(), Some(&release(2)), Bank::B).unwrap();
+        let attempt = Attempt::begin(&place.state(), Some(&release(2)), Bank::B).unwrap();
+        attempt.keep_journal(&[b'\n'; MAX_JOURNAL_BYTES]).unwrap();
+        attempt.keep_kernel_log(&[b'\n'; MAX_KERNEL_LOG_BYTES]).unwrap();
     }
-    assert_eq!(place.left(), (5..=12).collect::<Vec<_>>());
+    assert_eq!(place.left(), (5..=12).collect::<Vec<_>>(), "eight with long logs");
     for _ in 0..12 {
         let attempt = Attempt::begin(&place.state(), Some(&release(2)), Bank::B).unwrap();
         attempt.keep_journal(&vec![b'\n'; 10 * MAX_JOURNAL_BYTES]).unwrap();
@@ -139,6 +144,22 @@ fn the_newest_are_kept_and_their_sum_is_bounded() {
     let total: u64 = attempts.iter().map(|(_, path)| bytes_of(path).unwrap()).sum();
     assert!(total <= MAX_EVIDENCE_BYTES, "{total}");
     assert!(attempts.len() >= 2 && attempts.last().unwrap().0 == 24, "{attempts:?}");
+}
+
+/// The most checks, each of which says as much as it can, in bytes that grow.
+#[test]
+fn the_longest_findings_can_be_read_back() {
+    let place = Place::new();
+    let attempt = Attempt::begin(&place.state(), Some(&release(2)), Bank::B).unwrap();
+    let long = Finding {
+        check: "\"".repeat(bank_format::limits::MAX_CHECK_NAME_BYTES),
+        why: Some(reason_line(&"\"".repeat(9999))),
+        output: Some("\n".repeat(MAX_CHECK_OUTPUT_BYTES)),
+        ..finding()
+    };
+    let findings = vec![long; MAX_HEALTH_CHECKS + 5];
+    attempt.keep_checks(&findings).unwrap();
+    assert_eq!(read(attempt.directory()).checks, findings);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -16,7 +16,9 @@ use crate::{
     clock::SystemClock,
     config::{Config, Network},
     http::{self, Http},
-    limits::{EARLIEST_CLOCK, LATEST_CLOCK, MAX_CHECK_OUTPUT_BYTES, MAX_CHECKED_BYTES, MAX_NETWORK_STEP},
+    limits::{
+        EARLIEST_CLOCK, LATEST_CLOCK, MAX_CHECK_OUTPUT_BYTES, MAX_CHECKED_BYTES, MAX_NETWORK_STEP, MIN_LOOK,
+    },
     linux,
     machine::Machine,
     ports::{Clock, Request, Transport, TransportError},
@@ -197,11 +199,17 @@ fn port_is_open(address: &str, limit: Duration) -> Result<(), String> {
     let hosts = if host == "localhost" {
         vec![IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]
     } else {
-        vec![host.parse().map_err(|_| format!("{host} is no address"))?]
+        (host, port)
+            .to_socket_addrs()
+            .map_err(|error| format!("{host} cannot be resolved: {error}"))?
+            .map(|address| address.ip())
+            .collect()
     };
-    let mut last = String::new();
+    let end = Instant::now() + limit;
+    let mut last = format!("{host} has no address");
     for host in hosts {
-        match TcpStream::connect_timeout(&SocketAddr::new(host, port), limit.min(MAX_NETWORK_STEP)) {
+        let step = end.saturating_duration_since(Instant::now()).clamp(MIN_LOOK, MAX_NETWORK_STEP);
+        match TcpStream::connect_timeout(&SocketAddr::new(host, port), step) {
             Ok(_) => return Ok(()),
             Err(error) => last = format!("{address} does not accept connections: {error}"),
         }
