@@ -1,5 +1,7 @@
 //! What `status` says: the record, the running bank and the loader, seen together.
 
+use std::path::Path;
+
 use bank_format::{
     Bank, Release,
     record::{BankState, Outcome, Purpose, TrialPhase},
@@ -7,8 +9,10 @@ use bank_format::{
 };
 use serde::Serialize;
 
+mod judged;
 mod warnings;
 
+pub use judged::Judged;
 pub use warnings::{Warning, of_machine};
 
 use crate::{device::Device, engine::State, error::Result};
@@ -34,6 +38,8 @@ pub struct Status {
     pub interrupted: Option<Interrupted>,
     /// How the last deed ended.
     pub last_result: Option<LastStatus>,
+    /// How the checks of the newest trial stand.
+    pub health: Option<Judged>,
     /// What a person should look at.
     pub warnings: Vec<Warning>,
 }
@@ -118,6 +124,7 @@ pub fn status(device: &Device) -> Result<Status> {
             reason: last.reason.clone(),
             evidence: last.evidence.clone(),
         }),
+        health: None,
         warnings: warnings::of_device(device, &armed),
     })
 }
@@ -176,6 +183,16 @@ fn word<T: Serialize>(value: &T) -> String {
 }
 
 impl Status {
+    /// Adds how the checks of the newest trial stand. A history that cannot be read is a warning.
+    #[must_use]
+    pub fn with_health(mut self, device: &Device, state_dir: &Path) -> Self {
+        match judged::newest(device, state_dir) {
+            Ok(health) => self.health = health,
+            Err(error) => self.warnings.push(warnings::of_history(&error)),
+        }
+        self
+    }
+
     /// The same for people, line by line.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -223,6 +240,9 @@ impl Status {
                 lines.push(format!("evidence   {evidence}"));
             }
         }
+        if let Some(health) = &self.health {
+            lines.push(format!("health     {}", health.words()));
+        }
         lines.extend(self.warnings.iter().map(|warning| format!("warning    {}", warning.text)));
         lines
     }
@@ -230,7 +250,10 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::gate::Finding;
 
     #[test]
     fn exact_json() {
@@ -256,6 +279,11 @@ mod tests {
                 reason: Some("kiosk answers: exit 1".into()),
                 evidence: Some("/state/roro/evidence/demo-1.2.0-1.log".into()),
             }),
+            health: Some(Judged {
+                release: release(2),
+                phase: "rejected",
+                checks: vec![Finding::of_step("kiosk answers", Err("exit 1".into()), Duration::ZERO)],
+            }),
             warnings: vec![Warning { code: "no-watchdog", text: "a hang waits".into() }],
         };
         assert_eq!(
@@ -267,12 +295,15 @@ mod tests {
                 r#""confirmed":"a","tries_left":1,"floor":"1.0.0","interrupted":null,"#,
                 r#""last_result":{"outcome":"fell-back","release":{"name":"demo","version":"1.2.0"},"#,
                 r#""reason":"kiosk answers: exit 1","evidence":"/state/roro/evidence/demo-1.2.0-1.log"},"#,
+                r#""health":{"release":{"name":"demo","version":"1.2.0"},"phase":"rejected","checks":[{"check":"kiosk answers","#,
+                r#""kind":"built-in","state":"failed","why":"exit 1","looks":1,"milliseconds":0}]},"#,
                 r#""warnings":[{"code":"no-watchdog","text":"a hang waits"}]}"#
             )
         );
         let text = status.lines().join("\n");
         assert!(
             text.ends_with("warning    a hang waits")
+                && text.contains("health     0 of 1 checks healthy, failed: kiosk answers: exit 1\n")
                 && text.contains("reboot to try it")
                 && text.contains("last       fell-back demo 1.2.0"),
             "{text}"

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     device::Device,
     engine::State,
-    error::Result,
+    error::{Error, Result},
     limits::{FEW_TRIES, MAX_SMALL_FILE_BYTES},
 };
 
@@ -75,6 +75,11 @@ fn of_loader(device: &Device, armed: &Result<Option<Bank>>) -> Option<Warning> {
             Some(Warning::new("loader-differs", text))
         }
     }
+}
+
+/// The rest of the status is worth knowing all the more.
+pub(super) fn of_history(error: &Error) -> Warning {
+    Warning::new("history-unreadable", error.line())
 }
 
 /// What the initrd leaves in `boot.json`, as far as it matters here.

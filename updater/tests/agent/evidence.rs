@@ -103,23 +103,3 @@ fn each_attempt_of_several_tries_has_its_own_evidence() {
     assert_eq!((last.outcome, last.evidence.as_deref()), (Outcome::FellBack, second.directory().to_str()));
     assert_ne!(first, second);
 }
-
-#[test]
-fn health_by_hand_says_each_result_with_its_time() {
-    let dir = device_directory();
-    std::fs::create_dir(dir.path().join("health.d")).unwrap();
-    let checks = "[[check]]\nname = \"good\"\ncommand = [\"/bin/sh\", \"-c\", \"exit 0\"]\n\
-                  [[check]]\nname = \"bad\"\ncommand = [\"/bin/sh\", \"-c\", \"exit 3\"]\ndeadline_seconds = 1\n";
-    std::fs::write(dir.path().join("health.d/x.toml"), checks).unwrap();
-    let (good, text) = updater(dir.path(), &["health"]);
-    assert!(!good && text.contains("  bad: exit 3\n"), "{text}");
-    for arguments in [&["--json", "health"][..], &["--json", "health", "--soak"]] {
-        let (good, json) = updater(dir.path(), arguments);
-        let lines: Vec<serde_json::Value> =
-            json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let bad = lines.iter().find(|line| line["check"] == "bad").unwrap();
-        assert!(!good && bad["state"] == "failed" && bad["why"] == "exit 3", "{json}");
-        assert!(bad["milliseconds"].is_u64() && bad["kind"] == "command", "{json}");
-        assert!(lines.iter().any(|line| line["check"] == "good" && line["state"] == "healthy"), "{json}");
-    }
-}

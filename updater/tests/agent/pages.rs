@@ -287,7 +287,7 @@ impl Firmware for RaspberryPi {
 }
 
 /// Whether the tools that the page calls are here. In CI they must be.
-fn tools_are_here(tools: &[&str]) -> bool {
+pub fn tools_are_here(tools: &[&str]) -> bool {
     let absent: Vec<_> =
         tools.iter().filter(|tool| Command::new(tool).arg("--help").output().is_err()).collect();
     assert!(absent.is_empty() || std::env::var_os("CI").is_none(), "not installed: {absent:?}");
