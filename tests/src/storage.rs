@@ -463,8 +463,11 @@ mod tests {
         loader.write_at(0, &[7; 512]).unwrap();
         assert!(firsts(&storage, Place::Loader, &[0]).contains(&vec![0]), "before the flush it may be lost");
         record.flush().unwrap();
-        storage.begin_log();
-        let last = storage.after_power_cuts().pop().unwrap().1;
+        // Nothing is open any more, so there is one way only to lose power here.
+        let (words, last) = storage.after_power_cut(storage.possible_cuts() - 1).unwrap();
+        assert_eq!(words, "after deed 4");
         assert_eq!((last.bytes(Place::Record)[512], last.bytes(Place::Loader)[0]), (1, 7));
+        let (words, _) = storage.after_power_cut(storage.possible_cuts() - 2).unwrap();
+        assert!(words.contains("deed 3"), "{words}");
     }
 }

@@ -3,11 +3,13 @@
 
 use bank_format::{Bank, record::Medium as _};
 
-use super::{Board, Start, plain};
+use super::{Board, Start};
 use crate::storage::{Place, Writer};
 
 /// Bytes of one copy.
 pub const COPY_BYTES: usize = 4096;
+/// Starts of a bank where the environment does not say how many.
+const STARTS: u32 = 3;
 /// CRC and serial.
 const HEAD_BYTES: usize = 5;
 
@@ -66,24 +68,26 @@ impl Environment {
     }
 
     fn left(&self, bank: Bank) -> u32 {
-        self.get(left(bank)).and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or_default()
+        self.get(left(bank)).map_or(STARTS, |text| u32::from_str_radix(text, 16).unwrap_or_default())
     }
 
     fn order(&self) -> Vec<Bank> {
-        let names = self.get("BOOT_ORDER").unwrap_or_default().split_whitespace();
+        let names = self.get("BOOT_ORDER").unwrap_or("A B").split_whitespace();
         names.filter_map(|name| Bank::BOTH.into_iter().find(|bank| name == letter(*bank))).collect()
     }
 
-    /// Counts one start, in the older copy.
+    /// Counts one start, in the older copy, which is the newer one from then on.
     fn count(&mut self, board: &Board, bank: Bank) {
         let counted = format!("{}={:x}", left(bank), self.left(bank).saturating_sub(1));
         let prefix = format!("{}=", left(bank));
-        for variable in self.variables.iter_mut().filter(|variable| variable.starts_with(&prefix)) {
-            variable.clone_from(&counted);
+        match self.variables.iter_mut().find(|variable| variable.starts_with(&prefix)) {
+            Some(variable) => *variable = counted,
+            None => self.variables.push(counted),
         }
-        let older = Place::Environment(1 - self.copy);
-        let bytes = render(&self.variables, self.serial.wrapping_add(1));
-        let _written = board.storage.medium(older, Writer::Loader).write_at(0, &bytes);
+        (self.copy, self.serial) = (1 - self.copy, self.serial.wrapping_add(1));
+        let bytes = render(&self.variables, self.serial);
+        let _written =
+            board.storage.medium(Place::Environment(self.copy), Writer::Loader).write_at(0, &bytes);
     }
 }
 
@@ -102,22 +106,24 @@ fn left(bank: Bank) -> &'static str {
 }
 
 pub(super) fn start(board: &Board) -> Start {
-    let loadable = |bank: &Bank| board.loadable(*bank);
-    let Some(mut environment) = Environment::newest(board) else {
-        // Nothing is known: the initrd decides by the record.
-        return Bank::BOTH.into_iter().find(loadable).map_or_else(|| board.nothing(), plain);
-    };
+    // Where nothing is known, an empty environment is begun in copy 0, and the initrd decides by the record.
+    let lost = Environment { serial: 0, copy: 1, variables: Vec::new() };
+    let mut environment = Environment::newest(board).unwrap_or(lost);
     let order = environment.order();
-    let order = if order.is_empty() { Bank::BOTH.to_vec() } else { order };
-    let given_up = |bank: Bank| order.first().copied().filter(|first| *first != bank);
-    let counted = order.iter().copied().find(|bank| environment.left(*bank) > 0 && board.loadable(*bank));
-    if let Some(bank) = counted {
-        environment.count(board, bank);
-        return Start::Bank { bank, gave_up: given_up(bank) };
+    let gave_up = |bank: Bank| order.first().copied().filter(|first| *first != bank);
+    for bank in order.iter().copied() {
+        if environment.left(bank) > 0 {
+            environment.count(board, bank);
+            if board.loadable(bank) {
+                return Start::Bank { bank, gave_up: gave_up(bank) };
+            }
+        }
     }
-    // No starts are left to any: what can be loaded is started all the same, as nothing better is there.
-    match order.iter().copied().find(loadable) {
-        Some(bank) => Start::Bank { bank, gave_up: given_up(bank) },
+    // No starts are left to any: what can be loaded is started all the same, as nothing better is there; a trial last.
+    let mut rest = order.clone();
+    rest.sort_by_key(|bank| environment.get("roro_trial") == Some(bank.letter()));
+    match rest.into_iter().find(|bank| board.loadable(*bank)) {
+        Some(bank) => Start::Bank { bank, gave_up: gave_up(bank) },
         None => board.nothing(),
     }
 }
