@@ -55,11 +55,24 @@ impl Variables {
         Self(entries.map(<[u8]>::to_vec).collect())
     }
 
-    /// Reads lines of `name=value`, as in U-Boot's `u-boot-initial-env`.
+    /// Reads lines of `name=value` as `mkenvimage` does (`u-boot-initial-env` is such a file): lines that are empty or begin with `#`
+    /// are passed over, and a backslash before the end of a line makes that end a part of the value.
     #[must_use]
     pub fn from_lines(text: &str) -> Self {
-        let lines = text.lines().map(|line| line.trim_end_matches(['\r', '\0']));
-        Self(lines.filter(|line| line.contains('=')).map(|line| line.as_bytes().to_vec()).collect())
+        let mut entries = Vec::new();
+        let mut entry = String::new();
+        for line in text.split_inclusive('\n').filter(|line| *line != "\n" && !line.starts_with('#')) {
+            if let Some(begun) = line.strip_suffix("\\\n") {
+                entry.push_str(begun);
+                entry.push('\n');
+            } else {
+                entry.push_str(line.trim_end_matches('\n'));
+                entries.push(std::mem::take(&mut entry));
+            }
+        }
+        entries.push(entry);
+        entries.retain(|entry| entry.contains('=') && !entry.contains('\0'));
+        Self(entries.into_iter().map(String::into_bytes).collect())
     }
 
     /// One copy: CRC, serial, data, zeros up to `env_bytes`.
