@@ -2,7 +2,8 @@
 //!
 //! Source: Microsoft's "FAT: General Overview of On-Disk Format" 1.03. Reads only: the boot sector, the directories on the way and the
 //! file's chain of clusters; FAT12, FAT16 and FAT32, short and long names, upper and lower case alike. Deliberately absent: any
-//! write to the file system itself. A file that is not in one piece is refused, as one write must do.
+//! write to the file system itself, and the code pages of short names (their letters beyond ASCII are not known). A file that is not
+//! in one piece is refused, as one write must do.
 
 use crate::{
     error::{Error, Result},

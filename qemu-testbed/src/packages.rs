@@ -42,7 +42,13 @@ pub const NEEDED: &[Package] = &[
     Package { name: "grub-efi-amd64-bin", purpose: "is GRUB for EFI" },
     Package { name: "qemu-system-arm", purpose: "runs the board with U-Boot" },
     Package { name: "u-boot-qemu", purpose: "is its U-Boot" },
-    Package { name: "u-boot-tools", purpose: "compiles the boot script" },
+    Package {
+        name: "u-boot-tools",
+        purpose: "compiles the boot script, and makes environments in the tests",
+    },
+    Package { name: "libubootenv-tool", purpose: "reads and writes them in the tests" },
+    Package { name: "efibootmgr", purpose: "reads and writes boot variables in the tests" },
+    Package { name: "systemd-boot", purpose: "reads and writes its own in the tests" },
 ];
 
 /// The needed packages that are not installed.
