@@ -1,15 +1,16 @@
-//! Keeps what is known of a trial while it runs: the journal and the checks, every few seconds. A hang or a panic cannot wait for
+//! Keeps what is known of a trial while it runs: the journal and the checks, every few seconds, and rarely when it takes hours. A hang or a panic cannot wait for
 //! the end. It works on a thread of its own, so that a slow state partition does not hold up the gate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use super::Finding;
 use crate::{
     evidence::Attempt,
-    limits::{SNAPSHOT_INTERVAL, TOOL_DEADLINE},
+    limits::{LATE_SNAPSHOT_INTERVAL, SNAPSHOT_INTERVAL, SNAPSHOTS_PER_TRIAL, TOOL_DEADLINE},
     machine::Machine,
 };
 
@@ -30,6 +31,7 @@ impl Keeper {
         let (has_stopped, stopped) = mpsc::channel();
         let known = Arc::clone(&findings);
         let work = move || {
+            let began = Instant::now();
             let mut last = (Vec::new(), Vec::new());
             loop {
                 let now: (Vec<u8>, Vec<Finding>) =
@@ -43,7 +45,7 @@ impl Keeper {
                     let _ = attempt.keep_checks(&now.1);
                 }
                 last = now;
-                match must_stop.recv_timeout(SNAPSHOT_INTERVAL) {
+                match must_stop.recv_timeout(pause(began.elapsed())) {
                     Err(mpsc::RecvTimeoutError::Timeout) => (),
                     Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 }
@@ -65,5 +67,27 @@ impl Keeper {
     pub fn end(self) {
         let _ = self.stop.send(());
         let _ = self.stopped.recv_timeout(TOOL_DEADLINE.saturating_mul(2));
+    }
+}
+
+/// Until the next snapshot, of a trial that has been under way for so long.
+fn pause(under_way: Duration) -> Duration {
+    (under_way / SNAPSHOTS_PER_TRIAL).clamp(SNAPSHOT_INTERVAL, LATE_SNAPSHOT_INTERVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soak_of_a_day_writes_a_few_hundred_snapshots() {
+        let (mut time, mut snapshots) = (Duration::ZERO, 0);
+        while time < Duration::from_secs(24 * 3600) {
+            assert!(pause(time) <= (time / 20).max(SNAPSHOT_INTERVAL));
+            time += pause(time);
+            snapshots += 1;
+        }
+        assert!((280..480).contains(&snapshots), "{snapshots}");
+        assert_eq!(pause(Duration::from_secs(299)), SNAPSHOT_INTERVAL);
     }
 }

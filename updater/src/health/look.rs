@@ -24,6 +24,9 @@ use crate::{
     ports::{Clock, Request, Transport, TransportError},
 };
 
+/// 407 of HTTP: it is the proxy that speaks, not the server.
+const PROXY_REFUSES: u16 = 407;
+
 /// Who looks, and what it needs for that.
 pub struct Eye {
     /// systemd, programs, containers.
@@ -96,7 +99,7 @@ impl Eye {
     }
 
     /// Asked as an install would ask: same client, same proxy, same certificates. Anything that a working server says will do; only
-    /// its own failure (5xx) will not.
+    /// its own failure (5xx) will not, nor a proxy that lets nobody through.
     fn source_answers(&self, limit: Duration) -> Result<(), Trouble> {
         let end = Instant::now() + limit;
         let mut troubles = Vec::new();
@@ -106,7 +109,7 @@ impl Eye {
             network.connect_timeout_seconds = network.connect_timeout_seconds.min(step);
             network.read_timeout_seconds = network.read_timeout_seconds.min(step);
             match Http::new(network).get(&Request { url, first: 0, last: 0 }) {
-                Ok(answer) if answer.status < 500 => return Ok(()),
+                Ok(answer) if answer.status < 500 && answer.status != PROXY_REFUSES => return Ok(()),
                 Ok(answer) => troubles.push(format!("{url}: status {}", answer.status)),
                 Err(error) => troubles.push(format!("{url}: {}", of_transport(&error))),
             }

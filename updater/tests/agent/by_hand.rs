@@ -5,13 +5,16 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
+use bank_format::Bank;
 use serde_json::Value;
+use updater::{evidence::Attempt, gate::Finding};
 
 use crate::{
     pages::tools_are_here,
-    support::{device_directory, installed, rebooted, write},
+    support::{device_directory, installed, open, rebooted, write},
 };
 
 /// With only these directories to find programs in, and trusting only this certificate, if it is there.
@@ -140,6 +143,15 @@ fn status_warns_of_a_software_watchdog_and_shows_the_checks() {
     play(dir.path(), "journalctl", "echo played");
     installed(dir.path(), "1.0.0", 1);
     rebooted(dir.path());
+    let attempt = Attempt::begin(
+        &dir.path().join("state"),
+        open(dir.path()).record().banks.b.release.as_ref(),
+        Bank::B,
+    )
+    .unwrap();
+    assert_eq!(status()["health"], Value::Null, "its gate has seen nothing yet");
+    attempt.keep_checks(&[Finding::of_step("system is up", Ok(()), Duration::ZERO)]).unwrap();
+    assert_eq!(status()["health"]["phase"], "judging");
     assert!(updater(dir.path(), &["gate"]).0);
     let health = status()["health"].take();
     assert_eq!(

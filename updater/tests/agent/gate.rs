@@ -3,7 +3,7 @@
 use std::{
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use updater::{
     health::{look::Eye, plan, rounds::Mode},
     history::{Happening, HistoryFile, HistoryLog},
     limits,
+    linux::{self, LockAttempt},
     machine::Machine,
     settle::settle,
 };
@@ -168,20 +169,16 @@ fn the_unit_of_the_gate_fits_its_limits() {
 }
 
 /// The program itself, as its unit starts it; tools of the system are played by scripts, so that the host does not matter.
-fn run_gate(directory: &Path, socket: &Path) -> std::process::Output {
+fn gate_command(directory: &Path, socket: &Path) -> Command {
     // systemd is up, no unit has failed, and nothing needs to be started.
     for (tool, script) in [("systemctl", "#!/bin/sh\nexit 0\n"), ("journalctl", "#!/bin/sh\necho played\n")] {
         let path = write(directory, tool, script.as_bytes());
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }
-    Command::new(env!("CARGO_BIN_EXE_updater"))
-        .arg("--config")
-        .arg(directory.join("updater.toml"))
-        .arg("gate")
-        .env("PATH", directory)
-        .env("NOTIFY_SOCKET", socket)
-        .output()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_updater"));
+    command.arg("--config").arg(directory.join("updater.toml")).arg("gate");
+    command.env("PATH", directory).env("NOTIFY_SOCKET", socket);
+    command
 }
 
 fn heard(listener: &UnixDatagram) -> Vec<String> {
@@ -199,7 +196,7 @@ fn the_service_manager_hears_that_the_gate_goes_on() {
     let dir = device_directory();
     let socket = dir.path().join("notify");
     let listener = UnixDatagram::bind(&socket).unwrap();
-    assert!(run_gate(dir.path(), &socket).status.success());
+    assert!(gate_command(dir.path(), &socket).status().unwrap().success());
     let words = heard(&listener);
     assert!(words.len() == 1 && words[0].starts_with("READY=1\n"), "no trial: {words:?}");
 
@@ -210,7 +207,7 @@ fn the_service_manager_hears_that_the_gate_goes_on() {
     write(dir.path(), "health.d/slow.toml", check.as_bytes());
     installed(dir.path(), "1.0.0", 1);
     rebooted(dir.path());
-    let output = run_gate(dir.path(), &socket);
+    let output = gate_command(dir.path(), &socket).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(open(dir.path()).engine().state(), State::Confirmed, "{output:?}");
     let words = heard(&listener);
@@ -220,4 +217,30 @@ fn the_service_manager_hears_that_the_gate_goes_on() {
     assert!(words.iter().any(|word| word.contains("2 of 3 checks healthy, waiting for: slow")), "{words:?}");
     let left = std::fs::read_dir(dir.path().join("state/evidence")).unwrap().count();
     assert_eq!(left, 0, "a confirmed trial leaves no evidence");
+}
+
+/// No beat comes from a thread that has nothing to do with the work.
+#[test]
+fn a_gate_that_gets_no_further_is_silent() {
+    let dir = device_directory();
+    let socket = dir.path().join("notify");
+    installed(dir.path(), "1.0.0", 1);
+    rebooted(dir.path());
+    let LockAttempt::Taken(lock) = linux::try_lock(&dir.path().join("state/lock")).unwrap() else {
+        unreachable!("nobody else is here")
+    };
+    let listener = UnixDatagram::bind(&socket).unwrap();
+    let mut gate = gate_command(dir.path(), &socket).stdout(Stdio::null()).spawn().unwrap();
+    let mut buffer = [0; 1024];
+    listener.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    while !buffer.starts_with(b"WATCHDOG=1\nSTATUS=deciding") {
+        buffer.fill(0);
+        listener.recv(&mut buffer).unwrap();
+    }
+    listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let silence = listener.recv(&mut buffer);
+    assert!(silence.is_err(), "it is held up: {:?}", String::from_utf8_lossy(&buffer));
+    drop(lock);
+    assert!(gate.wait().unwrap().success());
+    assert_eq!(open(dir.path()).engine().state(), State::Confirmed);
 }

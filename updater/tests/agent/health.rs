@@ -291,9 +291,11 @@ fn one_update_source_that_answers_is_enough() {
         ("update source is reachable", Standing::Healthy),
         "{good:?}"
     );
-    let bad = found(&[closed_port(), broken]);
+    let bad = found(&[closed_port(), broken, says("407 Proxy Authentication Required", "")]);
     let why = bad.why.unwrap();
-    assert!(why.contains("no update source answers") && why.contains("status 500"), "{why}");
+    for expected in ["no update source answers", "refused", "status 500", "status 407"] {
+        assert!(why.contains(expected), "{expected}: {why}");
+    }
     is_bad("kind = \"update_source\"", "no [[source]] is configured");
 }
 
