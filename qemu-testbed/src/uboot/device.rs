@@ -231,8 +231,10 @@ impl Device {
             | boot_hooks::scenarios::Image::HangsEarly
             | boot_hooks::scenarios::Image::HangsLate => "--version",
         };
-        let check =
-            format!("[[check]]\nname = \"agent answers\"\ncommand = [\"/usr/bin/updater\", \"{command}\"]\n");
+        let check = format!(
+            "[[check]]\nname = \"agent answers\"\ncommand = [\"/usr/bin/updater\", \"{command}\"]\n\
+             deadline_seconds = 2\ninterval_seconds = 1\n"
+        );
         write(&self.root("usr/lib/roro/health.d/agent.toml"), check.as_bytes())
     }
 
