@@ -27,9 +27,9 @@ pub enum Accelerator {
 impl Accelerator {
     /// The one that works here. The first call probes; the answer holds for this process.
     #[must_use]
-    pub fn that_works(firmware: &Firmware) -> Self {
+    pub fn that_works() -> Self {
         static ANSWER: OnceLock<Accelerator> = OnceLock::new();
-        *ANSWER.get_or_init(|| if kvm_runs_firmware(firmware) { Accelerator::Kvm } else { Accelerator::Tcg })
+        *ANSWER.get_or_init(|| if kvm_runs_firmware() { Accelerator::Kvm } else { Accelerator::Tcg })
     }
 
     /// The QEMU options for it.
@@ -62,24 +62,15 @@ impl Accelerator {
 }
 
 /// Whether the firmware says something on its serial line, under KVM, within [`limits::PROBE`].
-fn kvm_runs_firmware(firmware: &Firmware) -> bool {
-    if !Path::new("/dev/kvm").exists() {
+fn kvm_runs_firmware() -> bool {
+    let firmware = Firmware::Uefi;
+    let Some(vars) = firmware.vars_template().filter(|_| Path::new("/dev/kvm").exists()) else {
         return false;
-    }
+    };
     let child = process::tied("qemu-system-x86_64")
         .args(Accelerator::Kvm.options())
-        .args([
-            "-machine",
-            "q35",
-            "-m",
-            "256",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-snapshot",
-        ])
-        .args(firmware.options(&firmware.vars_template))
+        .args(["-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-snapshot"])
+        .args(firmware.options(vars))
         .args(["-serial", "stdio"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use bank_format::fat;
 use gpt::{GptConfig, disk::LogicalBlockSize};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +39,19 @@ pub fn partition(disk: &Path, name: &str) -> Result<Extent> {
         .ok_or_else(|| read(io::Error::new(io::ErrorKind::NotFound, format!("no partition is named {name}"))))
 }
 
+/// Finds a file on the FAT file system in a partition: the space that it has.
+pub fn file_on_fat(disk: &Path, name: &str, path: &str) -> Result<Extent> {
+    let within = partition(disk, name)?;
+    let mut file = File::open(disk).map_err(Error::io("open", disk))?;
+    let read = |offset: u64, buffer: &mut [u8]| -> io::Result<()> {
+        file.seek(SeekFrom::Start(within.offset.saturating_add(offset)))?;
+        file.read_exact(buffer)
+    };
+    let found = fat::find_file(read, path)
+        .map_err(|error| Error::io("look into the file system of", disk)(io::Error::other(error)))?;
+    Ok(Extent { offset: within.offset.saturating_add(found.offset_bytes), bytes: found.space_bytes })
+}
+
 /// SHA-256 of a partition, hexadecimal.
 pub fn digest(disk: &Path, name: &str) -> Result<String> {
     let extent = partition(disk, name)?;
@@ -53,6 +67,36 @@ pub fn digest(disk: &Path, name: &str) -> Result<String> {
             _ => return Ok(hex::encode(hasher.finalize())),
         }
     }
+}
+
+/// The bytes of an extent; it must be a small one.
+pub fn read(disk: &Path, extent: Extent) -> Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(disk)?;
+        file.seek(SeekFrom::Start(extent.offset))?;
+        let mut bytes = Vec::new();
+        file.take(extent.bytes).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(Error::io("read", disk))
+}
+
+/// Writes into a disk that is there.
+pub fn write(disk: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
+    let write = || -> io::Result<()> {
+        let mut file = File::options().write(true).open(disk)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)
+    };
+    write().map_err(Error::io("write into", disk))
+}
+
+/// Where the first window of `window_bytes` bytes in an extent begins that is looked for.
+pub fn find(disk: &Path, within: Extent, is_it: impl Fn(&[u8]) -> bool, window_bytes: usize) -> Result<u64> {
+    let bytes = read(disk, within)?;
+    let found = bytes.windows(window_bytes).position(is_it);
+    let at = found.and_then(|at| within.offset.checked_add(at as u64));
+    at.ok_or_else(|| Error::io("find in", disk)(io::ErrorKind::NotFound.into()))
 }
 
 /// Flips the lowest bit of one byte of a file.

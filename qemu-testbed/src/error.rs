@@ -142,6 +142,18 @@ pub enum Error {
         /// The name given.
         name: String,
     },
+    /// There is no such boot loader here.
+    #[error("no boot loader is called {name}; there are efi, systemd-boot, grub-efi, grub-bios and u-boot")]
+    NoLoader {
+        /// The name given.
+        name: String,
+    },
+    /// The page of a boot loader shows no appliance.
+    #[error("{} has no block of toml, which the test must follow", page.display())]
+    NoExample {
+        /// The page.
+        page: PathBuf,
+    },
     /// Scenarios were run and some failed.
     #[error("{failed} of {total} scenarios failed")]
     ScenariosFailed {
@@ -163,7 +175,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::NoScenario { .. } => 2,
+            Error::NoScenario { .. } | Error::NoLoader { .. } => 2,
             Error::Io { .. } | Error::PackagesMissing { .. } | Error::Start { .. } => 5,
             _ => 1,
         }

@@ -214,6 +214,13 @@ impl Transcript {
         find(self.lock().since(mark), pattern.as_bytes()).is_some()
     }
 
+    /// How often `pattern` was said after `mark`.
+    #[must_use]
+    pub fn count_since(&self, mark: usize, pattern: &str) -> usize {
+        let state = self.lock();
+        state.since(mark).windows(pattern.len().max(1)).filter(|window| *window == pattern.as_bytes()).count()
+    }
+
     /// Forgets what has not been read: the next wait looks only at what comes from now on.
     pub fn skip_to_end(&mut self) {
         self.cursor = self.mark();

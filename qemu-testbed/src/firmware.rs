@@ -1,42 +1,77 @@
-//! OVMF as Debian ships it: the code read-only, the variables a private copy of each machine.
+//! The firmware of a machine, as Debian ships it: code read-only, variables a private copy of each machine.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Where the firmware lies.
-#[derive(Debug, Clone)]
-pub struct Firmware {
-    /// Code volume, never written.
-    pub code: PathBuf,
-    /// Empty variable store, to be copied.
-    pub vars_template: PathBuf,
+/// Which firmware starts a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// OVMF: UEFI without Secure Boot.
+    Uefi,
+    /// OVMF with Secure Boot on, and the publicly known test keys of Debian's package `ovmf` enrolled.
+    SecureUefi,
+    /// `SeaBIOS`, which is part of QEMU.
+    Bios,
 }
 
 impl Firmware {
-    /// The firmware of Debian's package `ovmf`, without Secure Boot.
+    /// The firmware's code; none where QEMU brings it.
     #[must_use]
-    pub fn installed() -> Self {
-        Firmware {
-            code: PathBuf::from("/usr/share/OVMF/OVMF_CODE_4M.fd"),
-            vars_template: PathBuf::from("/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    pub fn code(self) -> Option<&'static Path> {
+        match self {
+            Firmware::Uefi => Some(Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd")),
+            Firmware::SecureUefi => Some(Path::new("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")),
+            Firmware::Bios => None,
+        }
+    }
+
+    /// The variable store that a machine begins with.
+    #[must_use]
+    pub fn vars_template(self) -> Option<&'static Path> {
+        match self {
+            Firmware::Uefi => Some(Path::new("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+            Firmware::SecureUefi => Some(Path::new("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd")),
+            Firmware::Bios => None,
         }
     }
 
     /// The QEMU options that put it into a machine whose variables are in `vars`.
     #[must_use]
-    pub fn options(&self, vars: &Path) -> [String; 4] {
-        [
-            "-drive".to_owned(),
-            format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&self.code)),
-            "-drive".to_owned(),
-            format!("if=pflash,unit=1,format=raw,file={}", escaped(vars)),
-        ]
+    pub fn options(self, vars: &Path) -> Vec<String> {
+        let machine = match self {
+            // The variables may be written by system management mode only: without it nothing is secure about them.
+            Firmware::SecureUefi => "q35,smm=on",
+            Firmware::Uefi | Firmware::Bios => "q35",
+        };
+        let mut options = vec!["-machine".to_owned(), machine.to_owned()];
+        if let Some(code) = self.code() {
+            options.extend([
+                "-drive".to_owned(),
+                format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(code)),
+                "-drive".to_owned(),
+                format!("if=pflash,unit=1,format=raw,file={}", escaped(vars)),
+            ]);
+        }
+        if self == Firmware::SecureUefi {
+            options.extend(
+                [
+                    "-global",
+                    "driver=cfi.pflash01,property=secure,value=on",
+                    "-global",
+                    "ICH9-LPC.disable_s3=1",
+                ]
+                .map(str::to_owned),
+            );
+        }
+        options
     }
 
-    /// A fresh variable store in `file`: firmware that remembers nothing.
-    pub fn fresh_vars(&self, file: &Path) -> Result<()> {
-        std::fs::copy(&self.vars_template, file).map_err(Error::io("copy firmware variables to", file))?;
+    /// A fresh variable store in `file`: firmware that remembers nothing but what it was made with.
+    pub fn fresh_vars(self, file: &Path) -> Result<()> {
+        if let Some(template) = self.vars_template() {
+            std::fs::copy(template, file).map_err(Error::io("copy firmware variables to", file))?;
+        }
         Ok(())
     }
 }

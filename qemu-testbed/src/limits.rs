@@ -11,13 +11,19 @@ pub const COMMAND: Duration = Duration::from_secs(15);
 pub const INSTALL: Duration = Duration::from_secs(60);
 /// QEMU answers a QMP command at once, or it is wedged.
 pub const QMP: Duration = Duration::from_secs(5);
+/// Memory and disk of a machine are copied within this time, or the host's disk is wedged.
+pub const FORK: Duration = Duration::from_secs(30);
 /// QEMU opens its sockets before the firmware runs; a host this slow would fail everywhere else.
 pub const QEMU_START: Duration = Duration::from_secs(20);
 /// The accelerator probe: firmware under a KVM that works greets in well under a second.
 pub const PROBE: Duration = Duration::from_secs(4);
 /// Between two looks at a state that announces itself by nothing but a new log line.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A machine that has reached its stated end and does not reset within this time stays there.
+pub const STANDSTILL: Duration = Duration::from_secs(3);
 
+/// Resets between two quiet states: what three tries, three redirects and the counters of a loader need, and no loop.
+pub const RESETS: usize = 12;
 /// Memory of a machine: what a small gateway has.
 pub const MACHINE_MEMORY_MIB: u32 = 512;
 /// A guest that floods its serial line must not eat the host's memory; the file on disk keeps everything.

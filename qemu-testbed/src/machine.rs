@@ -25,17 +25,21 @@ use crate::{
     accelerator::Accelerator,
     error::{Error, Result},
     expect::Transcript,
-    firmware::{Firmware, escaped},
+    firmware::escaped,
+    hardware::Hardware,
     limits, process,
     qmp::Qmp,
 };
+
+/// Names the file with the memory of a machine to the commands that QEMU runs for it: a path in the environment needs no quoting.
+pub(crate) const MEMORY_VARIABLE: &str = "RORO_TESTBED_MEMORY";
 
 /// One machine, on or off.
 #[derive(Debug)]
 pub struct Machine {
     name: String,
     folder: PathBuf,
-    firmware: Firmware,
+    hardware: Hardware,
     accelerator: Accelerator,
     power: Option<Powered>,
     pub(crate) log: Transcript,
@@ -58,30 +62,24 @@ struct Powered {
 impl Machine {
     /// Puts a machine together in `folder`, switched off: a copy of `image` as its disk, fresh firmware variables.
     /// What an earlier machine left in `folder` is removed.
-    pub fn assemble(name: &str, image: &Path, folder: &Path) -> Result<Self> {
+    pub fn assemble(name: &str, hardware: Hardware, image: &Path, folder: &Path) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder).map_err(Error::io("remove the earlier run in", folder))?;
         }
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let firmware = Firmware::installed();
-        let machine = Machine {
+        let mut machine = Machine {
             name: name.to_owned(),
             folder: folder.to_owned(),
-            accelerator: Accelerator::that_works(&firmware),
+            accelerator: Accelerator::that_works(),
             power: None,
             log: Transcript::new("serial log", &folder.join("serial.log")),
             console: Transcript::new("console", &folder.join("console.log")),
             console_ready: false,
             console_commands: 0,
-            firmware,
+            hardware,
         };
-        process::run(
-            Command::new("cp")
-                .args(["--reflink=auto", "--sparse=always", "--"])
-                .arg(image)
-                .arg(machine.disk()),
-        )?;
-        machine.firmware.fresh_vars(&machine.vars())?;
+        copy_sparse(image, &machine.disk())?;
+        machine.forget_variables()?;
         Ok(machine)
     }
 
@@ -116,9 +114,11 @@ impl Machine {
 
     /// Switches on. Nothing the guest says from its first byte on is lost.
     pub fn power_on(&mut self) -> Result<()> {
-        if self.power.is_some() {
-            return Ok(());
-        }
+        if self.power.is_some() { Ok(()) } else { self.power_on_with(&[]) }
+    }
+
+    /// Starts QEMU, with further options.
+    pub(crate) fn power_on_with(&mut self, further: &[&str]) -> Result<()> {
         let sockets = tempfile::Builder::new()
             .prefix("roro-")
             .tempdir()
@@ -133,6 +133,8 @@ impl Machine {
             File::options().create(true).append(true).open(&words).map_err(Error::io("open", &words))?;
         let mut child = process::tied("qemu-system-x86_64")
             .args(self.options(sockets.path()))
+            .args(further)
+            .env(MEMORY_VARIABLE, self.memory())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(words_file)
@@ -173,7 +175,7 @@ impl Machine {
 
     /// Gives the firmware an empty variable store, as a dead battery or a firmware update does. The machine must be off.
     pub fn forget_variables(&mut self) -> Result<()> {
-        self.firmware.fresh_vars(&self.vars())
+        self.hardware.firmware.fresh_vars(&self.vars())
     }
 
     /// Waits until the guest resets itself, or is reset by its firmware or watchdog.
@@ -184,6 +186,24 @@ impl Machine {
         Ok(())
     }
 
+    /// How often the machine was reset since it was switched on.
+    pub fn resets(&mut self) -> Result<usize> {
+        self.events("RESET")
+    }
+
+    /// How often the watchdog has bitten since the machine was switched on.
+    pub fn watchdog_bites(&mut self) -> Result<usize> {
+        self.events("WATCHDOG")
+    }
+
+    fn events(&mut self, name: &str) -> Result<usize> {
+        let deadline = self.deadline(limits::QMP);
+        let qmp = self.qmp()?;
+        // Any answer brings all events before it.
+        qmp.command("query-status", deadline)?;
+        Ok(qmp.events_so_far(name))
+    }
+
     /// A writer to the console, for the one who types there.
     pub(crate) fn console_line(&self) -> Result<&UnixStream> {
         self.power
@@ -192,15 +212,53 @@ impl Machine {
             .ok_or_else(|| Error::MachineOff { machine: self.name.clone() })
     }
 
-    fn qmp(&mut self) -> Result<&mut Qmp> {
+    /// Where the memory of a machine passes through that is forked, or is a fork.
+    pub(crate) fn memory(&self) -> PathBuf {
+        self.folder.join("memory")
+    }
+
+    pub(crate) fn qmp(&mut self) -> Result<&mut Qmp> {
         match self.power.as_mut() {
             Some(powered) => Ok(&mut powered.qmp),
             None => Err(Error::MachineOff { machine: self.name.clone() }),
         }
     }
 
-    fn vars(&self) -> PathBuf {
+    /// The firmware's variable store; a file that is there for UEFI machines only.
+    #[must_use]
+    pub fn vars(&self) -> PathBuf {
         self.folder.join("vars.fd")
+    }
+
+    /// Keeps disk and variables as they are, under `name`, to be put back later. A machine that runs stands still meanwhile.
+    pub fn keep(&mut self, name: &str) -> Result<Kept> {
+        let kept = Kept {
+            disk: self.folder.join(format!("{name}.img")),
+            vars: self.folder.join(format!("{name}.fd")),
+        };
+        let deadline = self.deadline(limits::QMP);
+        if let Some(powered) = self.power.as_mut() {
+            powered.qmp.command("stop", deadline)?;
+        }
+        copy_sparse(&self.disk(), &kept.disk)?;
+        if self.vars().exists() {
+            copy_sparse(&self.vars(), &kept.vars)?;
+        }
+        if let Some(powered) = self.power.as_mut() {
+            powered.qmp.command("cont", deadline)?;
+        }
+        Ok(kept)
+    }
+
+    /// Puts disk and variables back as they were kept. The machine must be off.
+    pub fn put_back(&mut self, kept: &Kept) -> Result<()> {
+        copy_sparse(&kept.disk, &self.disk())?;
+        self.put_variables_back(kept)
+    }
+
+    /// Puts only the firmware's variables back. The machine must be off.
+    pub fn put_variables_back(&mut self, kept: &Kept) -> Result<()> {
+        if kept.vars.exists() { copy_sparse(&kept.vars, &self.vars()) } else { Ok(()) }
     }
 
     fn options(&self, sockets: &Path) -> Vec<String> {
@@ -217,12 +275,12 @@ impl Machine {
             }
         };
         let mut options: Vec<String> = self.accelerator.options().map(str::to_owned).into();
-        options.extend(self.firmware.options(&self.vars()));
+        options.extend(self.hardware.firmware.options(&self.vars()));
+        options.extend(self.hardware.watchdog.options());
         options.extend(["-name".to_owned(), escaped(Path::new(&self.name))]);
         options.extend(["-m".to_owned(), limits::MACHINE_MEMORY_MIB.to_string()]);
         options.extend(
-            ["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-rtc", "base=utc"]
-                .map(str::to_owned),
+            ["-nodefaults", "-no-user-config", "-display", "none", "-rtc", "base=utc"].map(str::to_owned),
         );
         // No host fsync on a guest flush: the fault played here is the death of QEMU, which the host's page cache
         // survives in either mode, so the flush would cost time and prove nothing.
@@ -281,6 +339,26 @@ impl Machine {
         file.and_then(|file| file.take(limits::QEMU_WORDS_BYTES).read_to_string(&mut words)).ok();
         Error::MachineEnded { machine: self.name.clone(), last_words: process::last_words(&words) }
     }
+}
+
+/// Disk and variables of a machine at one moment. Its files go with it.
+#[derive(Debug)]
+pub struct Kept {
+    /// The disk.
+    pub disk: PathBuf,
+    vars: PathBuf,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        fs::remove_file(&self.disk).ok();
+        fs::remove_file(&self.vars).ok();
+    }
+}
+
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    process::run(Command::new("cp").args(["--reflink=auto", "--sparse=always", "--"]).arg(from).arg(to))
+        .map(drop)
 }
 
 impl Drop for Machine {

@@ -18,6 +18,8 @@ pub struct Qmp {
     stream: UnixStream,
     lines: Transcript,
     events: Vec<Value>,
+    /// Names of all events that came, taken or not.
+    seen: Vec<String>,
 }
 
 impl Qmp {
@@ -25,7 +27,7 @@ impl Qmp {
     pub fn open(stream: UnixStream, log: &Path, deadline: Instant) -> Result<Self> {
         let lines = Transcript::new("qemu monitor", log);
         lines.listen(stream.try_clone().map_err(Error::io("clone the monitor socket of", log))?)?;
-        let mut qmp = Qmp { stream, lines, events: Vec::new() };
+        let mut qmp = Qmp { stream, lines, events: Vec::new(), seen: Vec::new() };
         qmp.next(deadline)?;
         qmp.command("qmp_capabilities", deadline)?;
         Ok(qmp)
@@ -33,8 +35,13 @@ impl Qmp {
 
     /// Runs a command without arguments.
     pub fn command(&mut self, command: &str, deadline: Instant) -> Result<Value> {
+        self.command_with(command, &json!({}), deadline)
+    }
+
+    /// Runs a command with arguments.
+    pub fn command_with(&mut self, command: &str, arguments: &Value, deadline: Instant) -> Result<Value> {
         let failed = |answer: String| Error::Qmp { command: command.to_owned(), answer };
-        let line = format!("{}\n", json!({ "execute": command }));
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         self.stream.write_all(line.as_bytes()).map_err(|error| failed(error.to_string()))?;
         loop {
             let message = self.next(deadline)?;
@@ -63,12 +70,20 @@ impl Qmp {
         }
     }
 
+    /// How many events of this name came so far, taken or not.
+    #[must_use]
+    pub fn events_so_far(&self, name: &str) -> usize {
+        self.seen.iter().filter(|seen| *seen == name).count()
+    }
+
     fn next(&mut self, deadline: Instant) -> Result<Value> {
         let line = self.lines.expect("\n", deadline)?;
-        serde_json::from_str(&line).map_err(|source| Error::Json {
+        let message: Value = serde_json::from_str(&line).map_err(|source| Error::Json {
             what: "a qmp message".to_owned(),
             text: line,
             source,
-        })
+        })?;
+        self.seen.extend(message.get("event").and_then(Value::as_str).map(str::to_owned));
+        Ok(message)
     }
 }

@@ -13,6 +13,10 @@ pub enum Release {
     Unhealthy,
     /// 1.3.0: its kernel panics.
     Panicking,
+    /// 1.4.0: hangs before the system's first process runs; nobody pets the watchdog.
+    HangingEarly,
+    /// 1.5.0: comes up, and then its first process stands still; nobody pets the watchdog.
+    HangingLate,
     /// 0.9.0: below the floor of a device that left the factory with 1.0.0.
     BelowFloor,
     /// 1.1.0 for another device.
@@ -59,11 +63,13 @@ pub enum Place {
 
 impl Release {
     /// Every release.
-    pub const ALL: [Release; 9] = [
+    pub const ALL: [Release; 11] = [
         Release::Factory,
         Release::Good,
         Release::Unhealthy,
         Release::Panicking,
+        Release::HangingEarly,
+        Release::HangingLate,
         Release::BelowFloor,
         Release::OtherDevice,
         Release::ForeignKeys,
@@ -78,6 +84,8 @@ impl Release {
             Release::Factory => "1.0.0",
             Release::Unhealthy => "1.2.0",
             Release::Panicking => "1.3.0",
+            Release::HangingEarly => "1.4.0",
+            Release::HangingLate => "1.5.0",
             Release::BelowFloor => "0.9.0",
             Release::Good
             | Release::OtherDevice
@@ -95,6 +103,8 @@ impl Release {
             Release::Good => "good",
             Release::Unhealthy => "unhealthy",
             Release::Panicking => "panicking",
+            Release::HangingEarly => "hanging-early",
+            Release::HangingLate => "hanging-late",
             Release::BelowFloor => "below-floor",
             Release::OtherDevice => "other-device",
             Release::ForeignKeys => "foreign-keys",
@@ -112,6 +122,8 @@ impl Release {
             Release::Good => ours("good"),
             Release::Unhealthy => ours("unhealthy"),
             Release::Panicking => ours("panic"),
+            Release::HangingEarly => ours("hang-early"),
+            Release::HangingLate => ours("hang-late"),
             Release::OtherDevice => ours("other-device"),
             Release::ForeignKeys => Recipe::Build { appliance: "good", keys: Keys::Foreign },
             Release::TamperedManifest => Recipe::Flip(Place::Manifest),

@@ -21,9 +21,15 @@ pub fn lock(file: &Path) -> Result<Held> {
         .ok_or_else(|| Error::io("lock", file)(std::io::ErrorKind::WouldBlock.into()))
 }
 
+/// How many machines run at a time.
+#[must_use]
+pub fn at_a_time() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 2))
+}
+
 /// Waits for the right to run one machine. `folder` is shared by all who are to share the host.
 pub fn machine_slot(folder: &Path, name: &str) -> Result<Held> {
-    let slots = thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 2));
+    let slots = at_a_time();
     let file = |slot: usize| folder.join(format!("machine-{slot}.lock"));
     for slot in 0..slots {
         if let Some(held) = take(&file(slot), FlockArg::LockExclusiveNonblock)? {

@@ -3,27 +3,61 @@
 //! Knows the agent's command line and its JSON (docs/architecture.md), never the agent. Each sentence waits for what it
 //! names and fails with what it saw instead. Deliberately absent: sleeping.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use bank_format::Bank;
+use bank_format::{Bank, loader::Kind};
 use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
     guest::Output,
+    hardware::Hardware,
     limits,
+    loader::Loader,
     machine::Machine,
     printer,
+    profile::{Profile, Recovery, Signed},
     release::Release,
     server::{Pace, Server},
     slots::{self, Held},
     workshop::Workshop,
 };
 
+/// On what a scenario is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// The machine.
+    pub hardware: Hardware,
+    /// Its disk.
+    pub profile: Profile,
+}
+
+impl Setting {
+    /// UEFI that starts the bank itself.
+    pub const USUAL: Self = Self {
+        hardware: Hardware::USUAL,
+        profile: Profile { kind: Kind::Efi, tries: 1, recovery: Recovery::Absent, signed: Signed::No },
+    };
+
+    /// The usual one for a boot loader.
+    #[must_use]
+    pub fn of(loader: Loader) -> Self {
+        Self {
+            hardware: Hardware { firmware: loader.firmware(), ..Hardware::USUAL },
+            profile: Profile::of(loader.kind()),
+        }
+    }
+}
+
 /// One machine with the factory release on its disk, and a server with everything else.
 #[derive(Debug)]
 pub struct Stage {
     workshop: Workshop,
+    name: String,
+    profile: Profile,
     /// The machine.
     pub machine: Machine,
     /// The server that the guest fetches from.
@@ -36,18 +70,32 @@ pub struct Stage {
 impl Stage {
     /// Sets the stage for the scenario `name`: builds what is not built yet, waits for its turn, and puts a new machine
     /// together. It is still off.
-    pub fn set(workshop: Workshop, name: &str) -> Result<Self> {
-        let image = workshop.factory_image()?;
+    pub fn set(workshop: Workshop, name: &str, setting: Setting) -> Result<Self> {
+        let Setting { hardware, profile } = setting;
+        let image = workshop.factory_image(profile)?;
         let server = Server::start(workshop.shelf())?;
         let run = slots::lock(&workshop.runs().join(format!("{name}.lock")))?;
         let slot = slots::machine_slot(&workshop.runs(), name)?;
-        let machine = Machine::assemble(name, &image, &workshop.runs().join(name))?;
-        Ok(Stage { workshop, machine, server, started: Instant::now(), _held: [run, slot] })
+        let machine = Machine::assemble(name, hardware, &image, &workshop.runs().join(name))?;
+        let name = name.to_owned();
+        Ok(Stage { workshop, name, profile, machine, server, started: Instant::now(), _held: [run, slot] })
+    }
+
+    /// The folder with a folder for each run.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.workshop.runs()
+    }
+
+    /// The time on stage: without what was built before, and without waiting for a turn.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Tells what happens, with the seconds since the beginning.
     pub fn tell(&self, line: &str) {
-        printer::say(format_args!("[{:>6.1} s] {line}", self.started.elapsed().as_secs_f64()));
+        printer::say(format_args!("[{} {:>6.1} s] {line}", self.name, self.started.elapsed().as_secs_f64()));
     }
 
     /// Switches the machine on and waits until one can talk to it.
@@ -99,7 +147,7 @@ impl Stage {
 
     /// Begins to install over a slow line and waits until half of the bundle is out.
     pub fn half_install(&mut self, release: Release) -> Result<()> {
-        let bundle = self.workshop.bundle(release)?;
+        let bundle = self.workshop.bundle(release, self.profile)?;
         let bytes = std::fs::metadata(&bundle).map_err(Error::io("look at", &bundle))?.len();
         self.server.set_pace(Pace::BytesPerSecond(bytes / 6));
         let before = self.server.served().body_bytes;
@@ -116,6 +164,18 @@ impl Stage {
         }
         self.tell(&format!("half of {release} is out"));
         Ok(())
+    }
+
+    /// Begins to install, and does not wait for the end.
+    pub fn begin_install(&mut self, release: Release) -> Result<()> {
+        let command = self.install_command(release)?;
+        self.machine.start(&command)
+    }
+
+    /// Waits for words of a command that was begun.
+    pub fn wait_on_console(&mut self, words: &str, virtual_time: Duration) -> Result<()> {
+        let deadline = self.machine.deadline(virtual_time);
+        self.machine.console.expect(words, deadline).map(drop)
     }
 
     /// Pulls the plug; the server is fast again afterwards.
@@ -237,15 +297,6 @@ impl Stage {
         }
     }
 
-    /// Shuts the guest down in order, switches off and empties the firmware's variable store.
-    pub fn forget_firmware_variables(&mut self) -> Result<()> {
-        self.reboot()?;
-        self.machine.power_off()?;
-        self.machine.forget_variables()?;
-        self.tell("the firmware has forgotten its variables");
-        Ok(())
-    }
-
     /// Shuts the guest down in order, switches off and gives the digests of bank B's partitions.
     pub fn passive_bank_on_disk(&mut self) -> Result<[String; 2]> {
         self.reboot()?;
@@ -260,7 +311,7 @@ impl Stage {
     }
 
     fn install_command(&self, release: Release) -> Result<String> {
-        let bundle = self.workshop.bundle(release)?;
+        let bundle = self.workshop.bundle(release, self.profile)?;
         let name = bundle.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(format!("updater install {} --json", self.server.url_from_guest(&name)))
     }

@@ -28,6 +28,7 @@ use crate::{
     disk,
     error::{Error, Result},
     process,
+    profile::Profile,
     release::{Keys, Place, Recipe, Release},
     slots,
 };
@@ -97,30 +98,38 @@ impl Workshop {
     }
 
     /// The disk image of the factory release.
-    pub fn factory_image(&self) -> Result<PathBuf> {
-        self.bundle(Release::Factory)?;
-        Ok(self.image())
+    pub fn factory_image(&self, profile: Profile) -> Result<PathBuf> {
+        let _lock = slots::lock(&self.room.join("workshop.lock"))?;
+        self.make(Release::Factory, profile)?;
+        Ok(self.image(profile))
     }
 
     /// The bundle of a release, made now if it is not on the shelf.
-    pub fn bundle(&self, release: Release) -> Result<PathBuf> {
+    pub fn bundle(&self, release: Release, profile: Profile) -> Result<PathBuf> {
         let _lock = slots::lock(&self.room.join("workshop.lock"))?;
-        self.make(release)
+        self.make(release, profile.of_updates())
     }
 
-    fn make(&self, release: Release) -> Result<PathBuf> {
-        let bundle = self.shelf.join(format!("{}.roro", release.file_stem()));
+    fn make(&self, release: Release, profile: Profile) -> Result<PathBuf> {
+        let bundle = self.shelf.join(format!("{}-{}.roro", profile.word(), release.file_stem()));
         if bundle.is_file() {
             return Ok(bundle);
         }
         match release.recipe() {
-            Recipe::Build { appliance, keys } => self.build(release, appliance, keys, &bundle)?,
-            Recipe::Flip(place) => self.flip(place, &bundle)?,
+            Recipe::Build { appliance, keys } => self.build(release, profile, appliance, keys, &bundle)?,
+            Recipe::Flip(place) => self.flip(place, profile, &bundle)?,
         }
         Ok(bundle)
     }
 
-    fn build(&self, release: Release, appliance: &str, keys: Keys, bundle: &Path) -> Result<()> {
+    fn build(
+        &self,
+        release: Release,
+        profile: Profile,
+        appliance: &str,
+        keys: Keys,
+        bundle: &Path,
+    ) -> Result<()> {
         let mint = |source| Error::Mint { release: release.to_string(), source: Box::new(source) };
         let version = Version::parse(release.version()).map_err(|error| {
             Error::io("parse the version of", release.file_stem())(io::Error::other(error))
@@ -129,8 +138,15 @@ impl Workshop {
             .prefix("build-")
             .tempdir_in(&self.room)
             .map_err(Error::io("create a folder in", &self.room))?;
+        let base = self.source.join("qemu-testbed/appliances").join(format!("{appliance}.toml"));
+        let file = out.path().join("appliance.toml");
+        fs::write(&file, profile.appliance(&self.source, &base)?).map_err(Error::io("write", &file))?;
+        for (name, bytes) in profile.files() {
+            let file = out.path().join(name);
+            fs::write(&file, bytes).map_err(Error::io("write", &file))?;
+        }
         let options = BuildOptions {
-            appliance: self.source.join("qemu-testbed/appliances").join(format!("{appliance}.toml")),
+            appliance: file,
             version,
             floor: None,
             keys: &self.keys(keys).map_err(mint)?,
@@ -147,7 +163,7 @@ impl Workshop {
         };
         let built = image_tool::release::build(&options, &Silent).map_err(mint)?;
         if release == Release::Factory {
-            let image = self.image();
+            let image = self.image(profile);
             fs::rename(&built.disk, &image).map_err(Error::io("name", &image))?;
         }
         fs::rename(&built.bundle, bundle).map_err(Error::io("name", bundle))
@@ -164,12 +180,12 @@ impl Workshop {
         ReleaseKeys::load(&folder, None, &Silent)
     }
 
-    fn image(&self) -> PathBuf {
-        self.room.join(&self.digest).join("factory.img")
+    fn image(&self, profile: Profile) -> PathBuf {
+        self.room.join(&self.digest).join(format!("{}-factory.img", profile.word()))
     }
 
-    fn flip(&self, place: Place, bundle: &Path) -> Result<()> {
-        let good = self.make(Release::Good)?;
+    fn flip(&self, place: Place, profile: Profile, bundle: &Path) -> Result<()> {
+        let good = self.make(Release::Good, profile)?;
         let unfinished = bundle.with_extension("unfinished");
         fs::copy(&good, &unfinished).map_err(Error::io("copy", &good))?;
         let section = match place {
@@ -196,7 +212,8 @@ fn header(bundle: &Path) -> Result<Header> {
 }
 
 /// The checkout this testbed was built from: it makes no sense without.
-fn source_tree() -> PathBuf {
+#[must_use]
+pub fn source_tree() -> PathBuf {
     let room = Path::new(env!("CARGO_MANIFEST_DIR"));
     room.parent().unwrap_or(room).to_owned()
 }
@@ -217,7 +234,15 @@ fn device_programs(source: &Path, target: &Path) -> Result<PathBuf> {
 /// What goes into an image: the mint's sources, the appliances, and the programs for the device.
 fn inputs_digest(source: &Path, binaries: &Path) -> Result<String> {
     let mut files = vec![binaries.join("updater"), binaries.join("boot-hooks"), source.join("Cargo.lock")];
-    let folders = ["image-tool/src", "image-tool/appliances", "bank-format/src", "qemu-testbed/appliances"];
+    let folders = [
+        "image-tool/src",
+        "image-tool/appliances",
+        "bank-format/src",
+        "boot-hooks/units",
+        "boot-hooks/loaders",
+        "docs/loaders",
+        "qemu-testbed/appliances",
+    ];
     for folder in folders {
         collect(&source.join(folder), &mut files)?;
     }

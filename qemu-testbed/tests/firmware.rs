@@ -2,14 +2,15 @@
 
 use std::{fs::File, path::Path};
 
-use qemu_testbed::{limits, machine::Machine};
+use qemu_testbed::{hardware::Hardware, limits, machine::Machine};
 
 #[test]
 fn firmware_speaks_again_after_a_power_cut() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("empty.img");
     File::create(&image).unwrap().set_len(16 << 20).unwrap();
-    let mut machine = Machine::assemble("empty", &image, &folder.path().join("run")).unwrap();
+    let mut machine =
+        Machine::assemble("empty", Hardware::USUAL, &image, &folder.path().join("run")).unwrap();
     for _ in 0..2 {
         machine.power_on().unwrap();
         let deadline = machine.deadline(limits::BOOT);

@@ -26,13 +26,9 @@ macro_rules! scenarios_as_tests {
 }
 
 scenarios_as_tests!(
-    first_boot,
-    good_update_confirmed,
-    rollback_on_request,
     unhealthy_update_falls_back,
     kernel_that_panics_falls_back,
     flipped_bit_in_root_falls_back,
-    firmware_that_forgets_is_sent_back,
     tampered_bundle_is_refused_before_the_first_write,
     tampered_frame_is_never_activated,
     wrong_key_is_refused,
@@ -42,7 +38,11 @@ scenarios_as_tests!(
 );
 
 fn play(name: &str) -> Result<(), Told> {
-    scenarios::by_name(name).and_then(scenarios::Scenario::play).map_err(|error| {
+    told(scenarios::by_name(name).and_then(scenarios::Scenario::play).map(drop))
+}
+
+fn told(outcome: qemu_testbed::error::Result<()>) -> Result<(), Told> {
+    outcome.map_err(|error| {
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {
@@ -52,6 +52,41 @@ fn play(name: &str) -> Result<(), Told> {
         Told(text)
     })
 }
+
+/// Rows of the table of all boot loaders: these with each of them, and all of them with `qemu-testbed run --all`.
+macro_rules! rows_as_tests {
+    ($($module:ident: $loader:expr $(, and $further:ident)*);+ $(;)?) => {
+        $(
+            mod $module {
+                use qemu_testbed::{error::Error, loader::Loader, scenarios::table};
+
+                rows_as_tests!(@rows $loader; first_boot, good_trial, trial_panics, trial_hangs_early, cut_while_arming);
+                $(rows_as_tests!(@rows $loader; $further);)*
+
+                fn play(name: &str, loader: Loader) -> Result<(), super::Told> {
+                    let row = boot_hooks::scenarios::by_name(name)
+                        .ok_or_else(|| Error::NoScenario { name: name.to_owned() });
+                    super::told(row.and_then(|row| table::play(row, loader)).map(drop))
+                }
+            }
+        )+
+    };
+    (@rows $loader:expr; $($name:ident),+) => {
+        $(
+            #[test]
+            fn $name() -> Result<(), super::Told> {
+                play(stringify!($name), $loader)
+            }
+        )+
+    };
+}
+
+rows_as_tests!(
+    efi: Loader::Efi, and rollback_on_request, and loader_state_lost;
+    systemd_boot: Loader::SystemdBoot;
+    grub_efi: Loader::GrubEfi;
+    grub_bios: Loader::GrubBios;
+);
 
 /// An error as a test runner shows it: in words.
 struct Told(String);

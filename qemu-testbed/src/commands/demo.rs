@@ -4,14 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-use bank_format::Bank;
+use bank_format::{Bank, loader::Kind};
 use serde_json::Value;
 
 use crate::{
     error::Result,
     packages, printer,
+    profile::Profile,
     release::Release,
-    stage::{Stage, seconds},
+    stage::{Setting, Stage, seconds},
     workshop::Workshop,
 };
 
@@ -72,7 +73,7 @@ impl Args {
             printer::say("the first build fetches the Debian packages of the image");
             for release in [Release::Factory, Release::Good, Release::Unhealthy, Release::TamperedManifest] {
                 let started = Instant::now();
-                let bundle = workshop.bundle(release)?;
+                let bundle = workshop.bundle(release, Profile::of(Kind::Efi))?;
                 let bytes = std::fs::metadata(&bundle).map(|meta| meta.len()).unwrap_or(0);
                 let mebibytes = bytes as f64 / f64::from(1 << 20);
                 printer::say(format_args!("{release}: {mebibytes:.1} MiB, {}", seconds(started.elapsed())));
@@ -80,7 +81,7 @@ impl Args {
             Ok(((), "built and signed".to_owned()))
         })?;
         let mut stage = story.chapter("first boot", || {
-            let mut stage = Stage::set(workshop, "demo")?;
+            let mut stage = Stage::set(workshop, "demo", Setting::USUAL)?;
             stage.tell(&format!("q35 with OVMF, running on {}", stage.machine.accelerator().name()));
             stage.power_on()?;
             stage.expect_confirmed(Bank::A, "1.0.0")?;

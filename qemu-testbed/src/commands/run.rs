@@ -1,42 +1,74 @@
-//! `run`: plays the scenarios that are named, or all.
+//! `run`: plays the scenarios that are named, or all with all boot loaders.
 
-use std::time::Instant;
+use std::path::PathBuf;
 
 use crate::{
     error::{Error, Result},
+    matrix::{self, Cell, Column},
     printer, scenarios,
     stage::seconds,
+    workshop,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Scenarios as named by `list`; all when none is given
-    #[arg(value_name = "SCENARIO")]
+    /// Scenarios as named by `list`
+    #[arg(value_name = "SCENARIO", required_unless_present = "all", conflicts_with = "all")]
     names: Vec<String>,
+    /// Play them from the table of all boot loaders, with this one: efi, systemd-boot, grub-efi, grub-bios or u-boot
+    #[arg(long, conflicts_with = "all")]
+    loader: Option<Column>,
+    /// Play every scenario with every boot loader, and show the matrix
+    #[arg(long)]
+    all: bool,
+    /// Write the matrix into docs/boot.md
+    #[arg(long, requires = "all")]
+    write_docs: bool,
 }
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let chosen = if self.names.is_empty() {
-            scenarios::ALL.iter().collect()
-        } else {
-            self.names.iter().map(|name| scenarios::by_name(name)).collect::<Result<Vec<_>>>()?
-        };
+        if !self.all {
+            return self.named();
+        }
+        let matrix = matrix::play_all();
+        printer::say(matrix.text());
+        if self.write_docs {
+            let page: PathBuf = workshop::source_tree().join("docs/boot.md");
+            matrix.write_into(&page)?;
+            printer::say(format_args!("written into {}", page.display()));
+        }
+        match matrix.failed() {
+            (0, _) => Ok(()),
+            (failed, total) => Err(Error::ScenariosFailed { failed, total }),
+        }
+    }
+
+    fn named(&self) -> Result<()> {
         let mut failed = 0_usize;
-        for scenario in &chosen {
-            printer::say(format_args!("--- {}", scenario.name));
-            let started = Instant::now();
-            let outcome = scenario.play();
-            let word = if outcome.is_ok() { "passed" } else { "FAILED" };
-            if let Err(error) = &outcome {
-                failed = failed.saturating_add(1);
-                printer::complain_of(error);
+        for name in &self.names {
+            printer::say(format_args!("--- {name}"));
+            let cell = match self.loader {
+                Some(column) => {
+                    let scenario = boot_hooks::scenarios::by_name(name)
+                        .ok_or_else(|| Error::NoScenario { name: name.clone() })?;
+                    column.play(scenario)
+                }
+                None => Cell::of(scenarios::by_name(name)?.play()),
+            };
+            match cell {
+                Cell::Passed(took) => printer::say(format_args!("--- {name} passed after {}", seconds(took))),
+                Cell::CannotBe(why) => printer::say(format_args!("--- {name} cannot be: {why}")),
+                Cell::Failed(error) => {
+                    failed = failed.saturating_add(1);
+                    printer::complain_of(&error);
+                    printer::say(format_args!("--- {name} FAILED"));
+                }
             }
-            printer::say(format_args!("--- {} {word} after {}", scenario.name, seconds(started.elapsed())));
         }
         match failed {
             0 => Ok(()),
-            failed => Err(Error::ScenariosFailed { failed, total: chosen.len() }),
+            failed => Err(Error::ScenariosFailed { failed, total: self.names.len() }),
         }
     }
 }

@@ -15,13 +15,17 @@ use std::{
     thread,
 };
 
+use bank_format::loader::Kind;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::{
     error::{Error, Result},
     guest::BANNER,
+    hardware::Hardware,
     machine::Machine,
-    packages, printer, slots,
+    packages, printer,
+    profile::Profile,
+    slots,
     workshop::{self, Workshop},
 };
 
@@ -40,11 +44,11 @@ impl Args {
         packages::install_missing()?;
         let image = match self.image {
             Some(image) => image,
-            None => Workshop::open()?.factory_image()?,
+            None => Workshop::open()?.factory_image(Profile::of(Kind::Efi))?,
         };
         let runs = workshop::runs();
         let _held = slots::lock(&runs.join("shell.lock"))?;
-        let mut machine = Machine::assemble("shell", &image, &runs.join("shell"))?;
+        let mut machine = Machine::assemble("shell", Hardware::USUAL, &image, &runs.join("shell"))?;
         machine.power_on()?;
         printer::say(format_args!("booting {}; Ctrl-] switches the machine off", image.display()));
         let terminal = RawTerminal::enter()?;

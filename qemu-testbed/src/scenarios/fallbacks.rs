@@ -1,8 +1,8 @@
-//! Releases that were installed and must not stay, and firmware that does not know where to go.
+//! Releases that were installed and must not stay.
 
 use bank_format::Bank;
 
-use crate::{disk, error::Result, limits, release::Release, stage::Stage};
+use crate::{disk, error::Result, release::Release, stage::Stage};
 
 pub(super) fn unhealthy_update_falls_back(stage: &mut Stage) -> Result<()> {
     stage.power_on()?;
@@ -39,21 +39,5 @@ pub(super) fn flipped_bit_in_root_falls_back(stage: &mut Stage) -> Result<()> {
     stage.power_on()?;
     stage.expect_fallback(Bank::A, "1.0.0", &["root", "verity"])?;
     stage.expect_confirmed(Bank::A, "1.0.0")?;
-    Ok(())
-}
-
-pub(super) fn firmware_that_forgets_is_sent_back(stage: &mut Stage) -> Result<()> {
-    stage.power_on()?;
-    stage.expect_confirmed(Bank::A, "1.0.0")?;
-    stage.install(Release::Good)?;
-    stage.reboot()?;
-    stage.expect_confirmed(Bank::B, "1.1.0")?;
-    stage.forget_firmware_variables()?;
-    stage.machine.power_on()?;
-    // The firmware meets bank A first; its initrd knows better.
-    stage.expect_on_log("bank a is neither confirmed nor on trial")?;
-    stage.machine.wait_for_reset(limits::BOOT)?;
-    stage.power_on()?;
-    stage.expect_confirmed(Bank::B, "1.1.0")?;
     Ok(())
 }
