@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    thread,
+    process, thread,
     time::Duration,
 };
 
@@ -21,6 +21,27 @@ use crate::{
 
 /// Between two looks at a migration; it has an event only for those who ask for it beforehand.
 const PAUSE: Duration = Duration::from_millis(20);
+
+const PREFIX: &str = "forks-";
+
+/// The folder for the forks of this process, among the runs.
+#[must_use]
+pub fn room(runs: &Path) -> PathBuf {
+    runs.join(format!("{PREFIX}{}", process::id()))
+}
+
+/// Removes the forks of processes that are gone.
+pub fn clean_up(runs: &Path) -> Result<()> {
+    fs::create_dir_all(runs).map_err(Error::io("create", runs))?;
+    for entry in fs::read_dir(runs).map_err(Error::io("list", runs))?.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_string_lossy().strip_prefix(PREFIX).and_then(|owner| owner.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner.to_string()).exists()) {
+            fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
 
 /// A machine at one moment.
 #[derive(Debug, Clone)]

@@ -17,6 +17,8 @@ pub enum Release {
     HangingEarly,
     /// 1.5.0: comes up, and then its first process stands still; nobody pets the watchdog.
     HangingLate,
+    /// 1.6.0: comes up, and then its kernel panics.
+    PanickingLate,
     /// 0.9.0: below the floor of a device that left the factory with 1.0.0.
     BelowFloor,
     /// 1.1.0 for another device.
@@ -63,13 +65,14 @@ pub enum Place {
 
 impl Release {
     /// Every release.
-    pub const ALL: [Release; 11] = [
+    pub const ALL: [Release; 12] = [
         Release::Factory,
         Release::Good,
         Release::Unhealthy,
         Release::Panicking,
         Release::HangingEarly,
         Release::HangingLate,
+        Release::PanickingLate,
         Release::BelowFloor,
         Release::OtherDevice,
         Release::ForeignKeys,
@@ -86,6 +89,7 @@ impl Release {
             Release::Panicking => "1.3.0",
             Release::HangingEarly => "1.4.0",
             Release::HangingLate => "1.5.0",
+            Release::PanickingLate => "1.6.0",
             Release::BelowFloor => "0.9.0",
             Release::Good
             | Release::OtherDevice
@@ -105,6 +109,7 @@ impl Release {
             Release::Panicking => "panicking",
             Release::HangingEarly => "hanging-early",
             Release::HangingLate => "hanging-late",
+            Release::PanickingLate => "panicking-late",
             Release::BelowFloor => "below-floor",
             Release::OtherDevice => "other-device",
             Release::ForeignKeys => "foreign-keys",
@@ -124,6 +129,7 @@ impl Release {
             Release::Panicking => ours("panic"),
             Release::HangingEarly => ours("hang-early"),
             Release::HangingLate => ours("hang-late"),
+            Release::PanickingLate => ours("panic-late"),
             Release::OtherDevice => ours("other-device"),
             Release::ForeignKeys => Recipe::Build { appliance: "good", keys: Keys::Foreign },
             Release::TamperedManifest => Recipe::Flip(Place::Manifest),

@@ -4,7 +4,7 @@
 //! names and fails with what it saw instead. Deliberately absent: sleeping.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -57,7 +57,7 @@ impl Setting {
 pub struct Stage {
     workshop: Workshop,
     name: String,
-    profile: Profile,
+    setting: Setting,
     /// The machine.
     pub machine: Machine,
     /// The server that the guest fetches from.
@@ -71,14 +71,25 @@ impl Stage {
     /// Sets the stage for the scenario `name`: builds what is not built yet, waits for its turn, and puts a new machine
     /// together. It is still off.
     pub fn set(workshop: Workshop, name: &str, setting: Setting) -> Result<Self> {
-        let Setting { hardware, profile } = setting;
-        let image = workshop.factory_image(profile)?;
+        let image = workshop.factory_image(setting.profile)?;
         let server = Server::start(workshop.shelf())?;
         let run = slots::lock(&workshop.runs().join(format!("{name}.lock")))?;
         let slot = slots::machine_slot(&workshop.runs(), name)?;
-        let machine = Machine::assemble(name, hardware, &image, &workshop.runs().join(name))?;
+        let machine = Machine::assemble(name, setting.hardware, &image, &workshop.runs().join(name))?;
         let name = name.to_owned();
-        Ok(Stage { workshop, name, profile, machine, server, started: Instant::now(), _held: [run, slot] })
+        Ok(Stage { workshop, name, setting, machine, server, started: Instant::now(), _held: [run, slot] })
+    }
+
+    /// On what is played.
+    #[must_use]
+    pub fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// The programs of the device, as they lie on the host.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        self.workshop.binaries()
     }
 
     /// The folder with a folder for each run.
@@ -114,7 +125,13 @@ impl Stage {
 
     /// Installs a release over HTTP, which must work. Gives the closing object.
     pub fn install(&mut self, release: Release) -> Result<Value> {
-        let output = self.try_install(release)?;
+        self.install_built_for(release, self.setting.profile)
+    }
+
+    /// As [`Stage::install`], of a bundle that was built for another disk.
+    pub fn install_built_for(&mut self, release: Release, profile: Profile) -> Result<Value> {
+        let command = self.install_command(release, profile)?;
+        let output = self.machine.run_within(&command, limits::INSTALL)?;
         let text = output.clone().success(&format!("installing {release}"))?;
         let report = output.json("updater install")?;
         self.tell(&format!(
@@ -147,12 +164,12 @@ impl Stage {
 
     /// Begins to install over a slow line and waits until half of the bundle is out.
     pub fn half_install(&mut self, release: Release) -> Result<()> {
-        let bundle = self.workshop.bundle(release, self.profile)?;
+        let bundle = self.workshop.bundle(release, self.setting.profile)?;
         let bytes = std::fs::metadata(&bundle).map_err(Error::io("look at", &bundle))?.len();
         self.server.set_pace(Pace::BytesPerSecond(bytes / 6));
         let before = self.server.served().body_bytes;
         let half = before.saturating_add(bytes / 2);
-        let command = self.install_command(release)?;
+        let command = self.install_command(release, self.setting.profile)?;
         self.machine.start(&command)?;
         let served = self.server.wait_for_bytes(half, self.machine.deadline(limits::INSTALL));
         if served.body_bytes < half {
@@ -168,7 +185,7 @@ impl Stage {
 
     /// Begins to install, and does not wait for the end.
     pub fn begin_install(&mut self, release: Release) -> Result<()> {
-        let command = self.install_command(release)?;
+        let command = self.install_command(release, self.setting.profile)?;
         self.machine.start(&command)
     }
 
@@ -235,14 +252,50 @@ impl Stage {
         Ok(())
     }
 
-    /// Reads the evidence that status names: the log of the boot that failed.
-    pub fn expect_evidence(&mut self) -> Result<()> {
-        let status = self.status()?;
-        let file =
-            status.pointer("/last_result/evidence").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let command = format!("test -s '{file}/journal.txt' && test -s '{file}/checks.json'");
-        self.machine.run(&command)?.success(&command)?;
-        self.tell(&format!("the log of that boot is kept in {file}"));
+    /// Looks for words in what the newest entry of the history that has evidence shows of the boot that failed: by part, as
+    /// `updater history show` has them.
+    pub fn expect_evidence(&mut self, wanted: &[(&str, &str)]) -> Result<()> {
+        let listed = self.machine.run("updater history --json")?.success("updater history")?;
+        let mut entries = listed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let with_evidence = entries.rfind(|entry| entry.get("evidence").is_some_and(Value::is_string));
+        let number = with_evidence.and_then(|entry| entry.get("number").and_then(Value::as_u64));
+        let Some(number) = number else {
+            return Err(unexpected("updater history", "an entry with evidence", &listed));
+        };
+        let command = format!("updater history show {number} --json");
+        let shown = self.machine.run(&command)?.json(&command)?;
+        for (part, words) in wanted {
+            let kept = shown.pointer(&format!("/kept/{part}")).unwrap_or(&Value::Null).to_string();
+            if !kept.contains(words) {
+                let end: String =
+                    kept.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
+                return Err(unexpected(&format!("{part} in {command}"), words, &end));
+            }
+            self.tell(&format!("updater history show {number}: {part} has {words:?}"));
+        }
+        Ok(())
+    }
+
+    /// Waits until status warns of this.
+    pub fn expect_warning(&mut self, code: &str) -> Result<()> {
+        let status = self.wait_for_status(code, |status| {
+            let warnings = status.get("warnings").and_then(Value::as_array);
+            warnings
+                .is_some_and(|all| all.iter().any(|warning| warning.get("code").is_some_and(|is| is == code)))
+        })?;
+        self.tell(&format!("status warns: {}", status.get("warnings").unwrap_or(&Value::Null)));
+        Ok(())
+    }
+
+    /// What `updater audit --passive` finds: `result` and the exit code.
+    pub fn expect_audit(&mut self, result: &str, code: u8) -> Result<()> {
+        let command = "updater audit --passive --json";
+        let output = self.machine.run_within(command, limits::INSTALL)?;
+        let found = output.json(command)?;
+        if output.code != code || found.get("result").and_then(Value::as_str) != Some(result) {
+            return Err(unexpected(command, &format!("exit code {code} and {result}"), &output.text));
+        }
+        self.tell(&format!("updater audit --passive: {found}"));
         Ok(())
     }
 
@@ -306,12 +359,12 @@ impl Stage {
     }
 
     fn try_install(&mut self, release: Release) -> Result<Output> {
-        let command = self.install_command(release)?;
+        let command = self.install_command(release, self.setting.profile)?;
         self.machine.run_within(&command, limits::INSTALL)
     }
 
-    fn install_command(&self, release: Release) -> Result<String> {
-        let bundle = self.workshop.bundle(release, self.profile)?;
+    fn install_command(&self, release: Release, profile: Profile) -> Result<String> {
+        let bundle = self.workshop.bundle(release, profile)?;
         let name = bundle.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(format!("updater install {} --json", self.server.url_from_guest(&name)))
     }

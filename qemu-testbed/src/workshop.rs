@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     disk,
     error::{Error, Result},
-    process,
+    fork, process,
     profile::Profile,
     release::{Keys, Place, Recipe, Release},
     slots,
@@ -57,6 +57,7 @@ impl Workshop {
         let target = target_folder(&source);
         let room = target.join("testbed");
         let _lock = slots::lock(&room.join("workshop.lock"))?;
+        fork::clean_up(&room.join("runs"))?;
         crate::packages::install_missing()?;
         let binaries = device_programs(&source, &target)?;
         let digest = format!("{PREFIX}{}", inputs_digest(&source, &binaries)?);

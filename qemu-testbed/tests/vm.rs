@@ -35,6 +35,14 @@ scenarios_as_tests!(
     wrong_compatible_is_refused,
     below_the_floor_is_refused,
     power_cut_during_write_then_same_command_finishes,
+    last_words_of_a_panic_are_kept,
+    rot_under_a_running_system_restarts_into_the_other_bank,
+    audit_finds_a_flipped_bit,
+    hang_ends_by_the_chip_set,
+    hang_ends_by_softdog,
+    signed_system_boots_and_updates,
+    unsigned_kernel_image_is_refused_by_firmware,
+    altered_kernel_image_is_refused_by_firmware,
 );
 
 fn play(name: &str) -> Result<(), Told> {

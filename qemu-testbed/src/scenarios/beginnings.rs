@@ -3,7 +3,10 @@
 //! A fork is the machine itself, memory included (`crate::fork`), so nothing is skipped: it has happened, once, to a machine like this
 //! one. Knows the table. Deliberately absent: forks of moments at which a machine is not quiet.
 
-use std::{fs, path::PathBuf, process};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bank_format::{Bank, PerBank};
 use boot_hooks::scenarios::{self, Scenario, State, Step};
@@ -12,17 +15,30 @@ use sha2::{Digest, Sha256};
 use super::table::{self, Player};
 use crate::{
     error::{Error, Result},
-    fork::Fork,
-    workshop::Workshop,
+    fork::{self, Fork},
+    release::Release,
+    stage::Stage,
 };
 
-const PREFIX: &str = "forks-";
+/// A factory machine has booted for the first time, and is confirmed on bank A.
+pub(super) fn first_boot(stage: &mut Stage) -> Result<()> {
+    let folder = folder(stage, &[Step::PowerOn]);
+    if let Some(fork) = Fork::at(&folder) {
+        stage.machine.go_on_as(&fork)?;
+        stage.tell("goes on from a fork of the first boot");
+        return Ok(());
+    }
+    stage.power_on()?;
+    stage.expect_confirmed(Bank::A, Release::Factory.version())?;
+    keep_fork(stage, &folder)
+}
 
 /// Puts the player behind the longest beginning that is known; gives the number of steps that are done.
 pub(super) fn go_on(player: &mut Player, scenario: &Scenario) -> Result<usize> {
     for steps in (1..scenario.steps.len()).rev().filter(|steps| is_shared(scenario, *steps)) {
-        if let Some(fork) = Fork::at(&folder(player, scenario, steps)) {
-            let (_, versions) = after(scenario.steps.get(..steps).unwrap_or_default());
+        let beginning = scenario.steps.get(..steps).unwrap_or_default();
+        if let Some(fork) = Fork::at(&folder(&player.stage, beginning)) {
+            let (_, versions) = after(beginning);
             player.go_on_as(&fork, versions)?;
             player.stage.tell(&format!("goes on from a fork, {steps} steps on"));
             return Ok(steps);
@@ -33,28 +49,23 @@ pub(super) fn go_on(player: &mut Player, scenario: &Scenario) -> Result<usize> {
 
 /// Forks the machine if others begin like this.
 pub(super) fn keep(player: &mut Player, scenario: &Scenario, steps: usize) -> Result<()> {
-    let folder = folder(player, scenario, steps);
-    if !is_shared(scenario, steps) || folder.exists() {
+    if !is_shared(scenario, steps) {
         return Ok(());
     }
     player.wait_until_quiet()?;
-    let parent = folder.parent().unwrap_or(&folder).to_owned();
-    fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-    player.stage.machine.fork(&folder)?;
-    player.stage.tell(&format!("forked, {steps} steps on"));
-    Ok(())
+    let folder = folder(&player.stage, scenario.steps.get(..steps).unwrap_or_default());
+    keep_fork(&mut player.stage, &folder)
 }
 
-/// Removes what processes left that are gone.
-pub(super) fn clean_up(workshop: &Workshop) -> Result<()> {
-    let room = workshop.runs();
-    for entry in fs::read_dir(&room).map_err(Error::io("list", &room))?.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_string_lossy().strip_prefix(PREFIX).and_then(|owner| owner.parse::<u32>().ok());
-        if owner.is_some_and(|owner| !PathBuf::from(format!("/proc/{owner}")).exists()) {
-            fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
-        }
+fn keep_fork(stage: &mut Stage, folder: &Path) -> Result<()> {
+    // Whoever plays the same beginning at the same time may have been quicker.
+    if folder.exists() {
+        return Ok(());
     }
+    let room = folder.parent().unwrap_or(folder);
+    fs::create_dir_all(room).map_err(Error::io("create", room))?;
+    stage.machine.fork(folder)?;
+    stage.tell("forked, for those who begin like this");
     Ok(())
 }
 
@@ -71,11 +82,11 @@ fn is_shared(scenario: &Scenario, steps: usize) -> bool {
     quiet && scenarios::ALL.iter().filter(alike).count() > 1
 }
 
-fn folder(player: &Player, scenario: &Scenario, steps: usize) -> PathBuf {
-    let beginning = scenario.steps.get(..steps).unwrap_or_default();
-    let text = format!("{:?} {} {} {beginning:?}", player.loader, scenario.tries, scenario.recovery);
+/// Where the fork of a machine lies that was put together like this one, and has come so far.
+fn folder(stage: &Stage, beginning: &[Step]) -> PathBuf {
+    let text = format!("{:?} {beginning:?}", stage.setting());
     let word: String = hex::encode(Sha256::digest(text.as_bytes())).chars().take(12).collect();
-    player.stage.runs().join(format!("{PREFIX}{}", process::id())).join(word)
+    fork::room(&stage.runs()).join(word)
 }
 
 /// Which bank runs after these steps, and which versions the banks hold.

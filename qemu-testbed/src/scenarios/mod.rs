@@ -5,14 +5,20 @@
 mod beginnings;
 mod cuts;
 mod fallbacks;
+mod integrity;
 mod power;
 mod refusals;
+mod secure;
 pub mod table;
+mod watchdogs;
 
 use std::time::Duration;
 
 use crate::{
     error::{Error, Result},
+    firmware::Firmware,
+    hardware::{Hardware, Watchdog},
+    profile::{Profile, Signed},
     stage::{Setting, Stage},
     workshop::Workshop,
 };
@@ -76,7 +82,63 @@ pub const ALL: &[Scenario] = &[
         "QEMU is killed in the middle of an install; status names it, the same command finishes it",
         power::power_cut_during_write_then_same_command_finishes,
     ),
+    usual(
+        "last_words_of_a_panic_are_kept",
+        "the kernel's log of a trial that panicked is shown by the next good boot, and the firmware's store is empty again",
+        fallbacks::last_words_of_a_panic_are_kept,
+    ),
+    usual(
+        "rot_under_a_running_system_restarts_into_the_other_bank",
+        "a block of the running root rots: reading it restarts into the other bank, and wrong data is never served",
+        integrity::rot_under_a_running_system_restarts_into_the_other_bank,
+    ),
+    usual(
+        "audit_finds_a_flipped_bit",
+        "updater audit --passive says whether the other bank is what was installed",
+        integrity::audit_finds_a_flipped_bit,
+    ),
+    Scenario {
+        name: "hang_ends_by_the_chip_set",
+        shows: "the watchdog of the chip set ends a hang",
+        setting: with(Watchdog::Tco),
+        play: watchdogs::hang_ends_by_the_chip_set,
+    },
+    Scenario {
+        name: "hang_ends_by_softdog",
+        shows: "without a watchdog device softdog ends a hang of user space, and console and status say what it cannot do",
+        setting: with(Watchdog::None),
+        play: watchdogs::hang_ends_by_softdog,
+    },
+    Scenario {
+        name: "signed_system_boots_and_updates",
+        shows: "under Secure Boot a signed system boots, updates and is confirmed",
+        setting: SECURE,
+        play: secure::signed_system_boots_and_updates,
+    },
+    Scenario {
+        name: "unsigned_kernel_image_is_refused_by_firmware",
+        shows: "under Secure Boot an installed image that is not signed falls back by the firmware's refusal",
+        setting: SECURE,
+        play: secure::unsigned_kernel_image_is_refused_by_firmware,
+    },
+    Scenario {
+        name: "altered_kernel_image_is_refused_by_firmware",
+        shows: "under Secure Boot a signed image with one flipped bit falls back by the firmware's refusal",
+        setting: SECURE,
+        play: secure::altered_kernel_image_is_refused_by_firmware,
+    },
 ];
+
+/// As the usual one, with another watchdog.
+const fn with(watchdog: Watchdog) -> Setting {
+    Setting { hardware: Hardware { watchdog, ..Hardware::USUAL }, ..Setting::USUAL }
+}
+
+/// Secure Boot, on what it is signed for.
+const SECURE: Setting = Setting {
+    hardware: Hardware { firmware: Firmware::SecureUefi, ..Hardware::USUAL },
+    profile: Profile { signed: Signed::WithTestKey, ..Setting::USUAL.profile },
+};
 
 const fn usual(name: &'static str, shows: &'static str, play: fn(&mut Stage) -> Result<()>) -> Scenario {
     Scenario { name, shows, setting: Setting::USUAL, play }

@@ -2,11 +2,11 @@
 
 use bank_format::Bank;
 
+use super::beginnings;
 use crate::{error::Result, release::Release, stage::Stage};
 
 pub(super) fn power_cut_during_write_then_same_command_finishes(stage: &mut Stage) -> Result<()> {
-    stage.power_on()?;
-    stage.expect_confirmed(Bank::A, "1.0.0")?;
+    beginnings::first_boot(stage)?;
     stage.half_install(Release::Good)?;
     stage.power_cut()?;
     stage.power_on()?;

@@ -2,6 +2,7 @@
 
 use bank_format::Bank;
 
+use super::beginnings;
 use crate::{
     error::{Error, Result},
     release::Release,
@@ -9,8 +10,7 @@ use crate::{
 };
 
 pub(super) fn tampered_bundle_is_refused_before_the_first_write(stage: &mut Stage) -> Result<()> {
-    stage.power_on()?;
-    stage.expect_confirmed(Bank::A, "1.0.0")?;
+    beginnings::first_boot(stage)?;
     let before = stage.passive_bank_on_disk()?;
     stage.power_on()?;
     stage.expect_refused(Release::TamperedManifest, &["signature"])?;
@@ -24,8 +24,7 @@ pub(super) fn tampered_bundle_is_refused_before_the_first_write(stage: &mut Stag
 }
 
 pub(super) fn tampered_frame_is_never_activated(stage: &mut Stage) -> Result<()> {
-    stage.power_on()?;
-    stage.expect_confirmed(Bank::A, "1.0.0")?;
+    beginnings::first_boot(stage)?;
     stage.expect_refused(Release::TamperedFrame, &["frame"])?;
     stage.reboot()?;
     stage.expect_confirmed(Bank::A, "1.0.0")?;
@@ -49,8 +48,7 @@ pub(super) fn below_the_floor_is_refused(stage: &mut Stage) -> Result<()> {
 
 /// Refused for the reason named by `word`, and the device is as it was.
 fn refused(stage: &mut Stage, release: Release, word: &str) -> Result<()> {
-    stage.power_on()?;
-    stage.expect_confirmed(Bank::A, "1.0.0")?;
+    beginnings::first_boot(stage)?;
     stage.expect_refused(release, &[word])?;
     stage.expect_confirmed(Bank::A, "1.0.0")?;
     Ok(())

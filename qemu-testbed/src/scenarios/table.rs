@@ -35,7 +35,7 @@ pub fn play(scenario: &Scenario, loader: Loader) -> Result<Duration> {
     let recovery = if scenario.recovery { Recovery::Present } else { Recovery::Absent };
     let profile = Profile { tries: scenario.tries, recovery, ..usual.profile };
     let workshop = Workshop::open()?;
-    beginnings::clean_up(&workshop)?;
+
     let stage = Stage::set(workshop, &format!("{}-{loader}", scenario.name), Setting { profile, ..usual })?;
     stage.tell(scenario.shows);
     let mut player = Player::new(stage, loader);
