@@ -89,9 +89,17 @@ fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
+/// Whose entry it names; ours with the zero at the end. `bootctl` leaves what was longer before behind it, as no firmware would.
 fn entry_of(vars: &EfiVars, name: &str) -> Option<Option<Bank>> {
-    let value = vars.read(name, LOADER_VENDOR).map_err(std::io::Error::from).expect("it can be read");
-    value.map(|value| bank_of_entry(&value))
+    let value = vars.read(name, LOADER_VENDOR).map_err(std::io::Error::from).expect("it can be read")?;
+    let bank = bank_of_entry(&value);
+    if let Some(bank) = bank {
+        let written = String::from_utf16_lossy(
+            &value.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect::<Vec<_>>(),
+        );
+        assert!(written.to_lowercase().starts_with(&format!("roro-{bank}.efi\0")), "{written:?}");
+    }
+    Some(bank)
 }
 
 /// The entry that `bootctl list` marks as the one that starts next: the one-shot, else the default.
