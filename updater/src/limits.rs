@@ -63,7 +63,9 @@ pub const GATE_LOCK_ATTEMPTS: u32 = 60;
 pub const MAX_GATE_DEADLINE_SECONDS: u64 = bank_format::limits::MAX_CHECK_SECONDS;
 /// How often the gate keeps the journal of a trial that is under way: a hang or a panic costs at most that much of it.
 pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
-/// The same, for a trial that has been under way for long: a soak of a day must not wear out flash memory.
+/// How often it looks whether a check stands otherwise than it has kept.
+pub const CHECKS_INTERVAL: Duration = Duration::from_secs(2);
+/// The pause between journals, for a trial that has been under way for long: a soak of a day must not wear out flash memory.
 pub const LATE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(300);
 /// Between the two, the pause is this part of the time that has passed.
 pub const SNAPSHOTS_PER_TRIAL: u32 = 30;

@@ -1,5 +1,6 @@
-//! Keeps what is known of a trial while it runs: the journal and the checks, every few seconds, and rarely when it takes hours. A hang or a panic cannot wait for
-//! the end. It works on a thread of its own, so that a slow state partition does not hold up the gate.
+//! Keeps what is known of a trial while it runs: the checks whenever one stands otherwise, and the journal every few seconds, rarely
+//! when it takes hours. A hang or a panic cannot wait for the end. It works on a thread of its own, so that a slow state partition does
+//! not hold up the gate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -10,7 +11,9 @@ use std::{
 use super::Finding;
 use crate::{
     evidence::Attempt,
-    limits::{LATE_SNAPSHOT_INTERVAL, SNAPSHOT_INTERVAL, SNAPSHOTS_PER_TRIAL, TOOL_DEADLINE},
+    limits::{
+        CHECKS_INTERVAL, LATE_SNAPSHOT_INTERVAL, SNAPSHOT_INTERVAL, SNAPSHOTS_PER_TRIAL, TOOL_DEADLINE,
+    },
     machine::Machine,
 };
 
@@ -32,20 +35,25 @@ impl Keeper {
         let known = Arc::clone(&findings);
         let work = move || {
             let began = Instant::now();
-            let mut last = (Vec::new(), Vec::new());
+            let (mut kept_journal, mut kept, mut next_journal) = (Vec::new(), Vec::new(), Duration::ZERO);
             loop {
-                let now: (Vec<u8>, Vec<Finding>) =
-                    (machine.journal(), known.lock().unwrap_or_else(PoisonError::into_inner).clone());
+                let journal_is_due = began.elapsed() >= next_journal;
+                let findings = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // A file that did not change is not written again: the state partition may be flash memory. What cannot be written
                 // now is tried again with the next snapshot.
-                if now.0 != last.0 {
-                    let _ = attempt.keep_journal(&now.0);
+                if findings != kept && (journal_is_due || !stand_alike(&findings, &kept)) {
+                    let _ = attempt.keep_checks(&findings);
+                    kept = findings;
                 }
-                if now.1 != last.1 {
-                    let _ = attempt.keep_checks(&now.1);
+                if journal_is_due {
+                    let journal = machine.journal();
+                    if journal != kept_journal {
+                        let _ = attempt.keep_journal(&journal);
+                        kept_journal = journal;
+                    }
+                    next_journal = began.elapsed() + pause(began.elapsed());
                 }
-                last = now;
-                match must_stop.recv_timeout(pause(began.elapsed())) {
+                match must_stop.recv_timeout(CHECKS_INTERVAL) {
                     Err(mpsc::RecvTimeoutError::Timeout) => (),
                     Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 }
@@ -68,6 +76,11 @@ impl Keeper {
         let _ = self.stop.send(());
         let _ = self.stopped.recv_timeout(TOOL_DEADLINE.saturating_mul(2));
     }
+}
+
+/// Whether nobody has become healthy, or sick.
+fn stand_alike(one: &[Finding], other: &[Finding]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.state == other.state)
 }
 
 /// Until the next snapshot, of a trial that has been under way for so long.

@@ -1,6 +1,12 @@
 //! What a failed boot leaves, as the next good boot tells it. The kernel's store is played by a directory.
 
-use std::{path::Path, process::Command, sync::Arc, thread, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     health::Played,
@@ -10,9 +16,10 @@ use bank_format::{Bank, record::Outcome};
 use updater::{
     device::NoWork,
     engine::{Event, Rearm, State},
-    evidence::Attempt,
-    gate::Keeper,
+    evidence::{self, Attempt},
+    gate::{Finding, Keeper},
     history::{Happening, HistoryFile, HistoryLog},
+    limits,
     settle::settle_with_evidence,
 };
 
@@ -80,6 +87,24 @@ fn a_panic_of_the_trial_is_told_by_the_next_good_boot() {
     assert!(good && json["number"] == 1 && json["kept"]["journal"] == "the log of that boot\n", "{json}");
     assert!(!updater(dir.path(), &["history", "show", "99"]).0);
     assert!(!updater(dir.path(), &["history", "show", "0"]).0);
+}
+
+/// A hang may come at any moment after a check has failed.
+#[test]
+fn the_keeper_does_not_wait_for_its_time_when_a_check_stands_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let attempt = Attempt::begin(dir.path(), None, Bank::B).unwrap();
+    let keeper = Keeper::start(attempt.clone(), Arc::new(Played::default())).unwrap();
+    let began = Instant::now();
+    for result in [Ok(()), Err("exit 1".to_owned())] {
+        let findings = [Finding::of_step("kiosk answers", result, Duration::ZERO)];
+        keeper.tell(&findings);
+        while evidence::read(attempt.directory()).checks != findings {
+            assert!(began.elapsed() < limits::SNAPSHOT_INTERVAL, "kept too late");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    keeper.end();
 }
 
 #[test]
