@@ -144,7 +144,7 @@ impl Player {
     /// Waits until one of the states holds.
     pub(super) fn expect(&mut self, states: &[State]) -> Result<()> {
         match states {
-            [State::Stopped] => self.expect_end("the stated end", &stated_end(self.loader))?,
+            [State::Stopped] => self.expect_end("the stated end", stated_end(self.loader))?,
             [State::Recovers] => self.expect_end("the recovery entry", &[RECOVERY_SAYS])?,
             _ => self.expect_one_of(states)?,
         }
@@ -208,13 +208,12 @@ impl Player {
 }
 
 /// How each loader says that it has nothing to start.
-fn stated_end(loader: Loader) -> [&'static str; 2] {
+fn stated_end(loader: Loader) -> &'static [&'static str] {
     match loader {
-        // Nothing of ours runs there: these are the firmware's own words.
-        Loader::Efi | Loader::SystemdBoot => {
-            ["No bootable option or device was found", "UEFI Interactive Shell"]
-        }
-        Loader::GrubEfi | Loader::GrubBios => ["no bank can be booted"; 2],
+        // Nothing of ours runs there: OVMF says so, or goes on to its own last entry, the setup.
+        Loader::Efi => &["No bootable option or device was found", "\"UiApp\""],
+        Loader::SystemdBoot => &["No loader found"],
+        Loader::GrubEfi | Loader::GrubBios => &["no bank can be booted"],
     }
 }
 
