@@ -4,13 +4,13 @@
 //! matrix is written by the same code. Deliberately absent: a second chance for a cell that failed.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bank_format::loader::Kind;
@@ -117,7 +117,6 @@ pub struct Matrix {
     rows: Vec<Row>,
     /// Scenarios that are about the whole system and not about loaders: played on UEFI alone.
     alone: Vec<Row>,
-    took: Duration,
 }
 
 /// A cell to play.
@@ -127,9 +126,8 @@ enum Task {
     Alone(usize),
 }
 
-/// Plays everything.
-pub fn play_all() -> Matrix {
-    let started = Instant::now();
+/// Plays everything; where `kept` is a run that was interrupted, what it has not passed.
+pub fn play_all(kept: &Kept) -> Matrix {
     // Column by column: what a loader's releases need is built by the first who wants them.
     let table =
         Column::ALL.iter().flat_map(|column| (0..table::ALL.len()).map(|row| Task::Table(row, *column)));
@@ -139,8 +137,17 @@ pub fn play_all() -> Matrix {
     thread::scope(|scope| {
         for _ in 0..slots::at_a_time() {
             scope.spawn(|| {
-                while let Some(task) = locked(&tasks).pop_front() {
-                    let cell = play(task);
+                loop {
+                    let Some(task) = locked(&tasks).pop_front() else { return };
+                    let cell = match kept.passed(&task.name()) {
+                        Some(took) => Cell::Passed(took),
+                        None => play(task),
+                    };
+                    // U-Boot's boards are made of other images.
+                    let on_images = !matches!(task, Task::Table(_, Column::UBoot));
+                    if let (Cell::Passed(took), true) = (&cell, on_images) {
+                        kept.keep(&task.name(), *took);
+                    }
                     locked(&done).push((task, cell));
                 }
             });
@@ -164,20 +171,30 @@ pub fn play_all() -> Matrix {
         name: scenario.name,
         cells: take(&|task| matches!(task, Task::Alone(at) if at == row)),
     });
-    Matrix { rows, alone: alone.collect(), took: started.elapsed() }
+    Matrix { rows, alone: alone.collect() }
+}
+
+impl Task {
+    fn name(self) -> String {
+        match self {
+            Task::Table(row, column) => {
+                let scenario = table::ALL.get(row).map(|scenario| scenario.name).unwrap_or_default();
+                format!("{scenario} {}", column.word())
+            }
+            Task::Alone(row) => {
+                scenarios::ALL.get(row).map(|scenario| scenario.name).unwrap_or_default().to_owned()
+            }
+        }
+    }
 }
 
 fn play(task: Task) -> Cell {
-    let (name, cell) = match task {
-        Task::Table(row, column) => match table::ALL.get(row) {
-            Some(scenario) => (format!("{} {}", scenario.name, column.word()), column.play(scenario)),
-            None => return Cell::CannotBe("there is no such row"),
-        },
-        Task::Alone(row) => match scenarios::ALL.get(row) {
-            Some(scenario) => (scenario.name.to_owned(), Cell::of(scenario.play())),
-            None => return Cell::CannotBe("there is no such row"),
-        },
+    let name = task.name();
+    let cell = match task {
+        Task::Table(row, column) => table::ALL.get(row).map(|scenario| column.play(scenario)),
+        Task::Alone(row) => scenarios::ALL.get(row).map(|scenario| Cell::of(scenario.play())),
     };
+    let Some(cell) = cell else { return Cell::CannotBe("there is no such row") };
     match &cell {
         Cell::Passed(took) => printer::say(format_args!("--- {name} passed after {}", seconds(*took))),
         Cell::Failed(error) => {
@@ -191,6 +208,50 @@ fn play(task: Task) -> Cell {
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cells that have passed, in a file: a run that is interrupted can go on. It lies beside the images that they were played with, and
+/// goes with them when anything in them changes.
+#[derive(Debug)]
+pub struct Kept {
+    file: PathBuf,
+    /// What an earlier run has passed, and its time in milliseconds.
+    earlier: BTreeMap<String, u64>,
+    /// That, and what this one passes.
+    all: Mutex<BTreeMap<String, u64>>,
+}
+
+/// Whether a run begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Every cell is played.
+    Anew,
+    /// Only those that have not passed yet.
+    WhereItStopped,
+}
+
+impl Kept {
+    /// The cells in `file`, which need not exist.
+    #[must_use]
+    pub fn open(file: PathBuf, begin: Begin) -> Self {
+        let bytes = fs::read(&file).ok().filter(|_| begin == Begin::WhereItStopped);
+        let earlier: BTreeMap<_, _> =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Kept { file, all: Mutex::new(earlier.clone()), earlier }
+    }
+
+    fn passed(&self, name: &str) -> Option<Duration> {
+        self.earlier.get(name).copied().map(Duration::from_millis)
+    }
+
+    /// A file that cannot be written costs time later, and nothing else.
+    fn keep(&self, name: &str, took: Duration) {
+        let mut all = locked(&self.all);
+        all.insert(name.to_owned(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        if let Ok(text) = serde_json::to_string_pretty(&*all) {
+            fs::write(&self.file, text).ok();
+        }
+    }
 }
 
 impl Matrix {
@@ -240,12 +301,15 @@ impl Matrix {
             writeln!(out, "| `{}` | {cells} |", row.name).ok();
         }
         let (failed, played) = self.failed();
-        let minutes = self.took.as_secs().div_ceil(60);
+        let cells = || self.rows.iter().chain(&self.alone).flat_map(|row| &row.cells);
+        let seconds: u64 =
+            cells().map(|cell| if let Cell::Passed(took) = cell { took.as_secs() } else { 0 }).sum();
         writeln!(
             out,
-            "\n{played} cells played in {minutes} minutes on {}, {} machines at a time; {failed} failed.",
-            crate::accelerator::Accelerator::that_works().name(),
+            "\n{played} cells, {failed} failed; {} minutes of machines, {} at a time, on {}.",
+            seconds.div_ceil(60),
             slots::at_a_time(),
+            crate::accelerator::Accelerator::that_works().name(),
         )
         .ok();
         out
@@ -291,7 +355,6 @@ mod tests {
                 row("second", Cell::CannotBe("nothing counts there")),
             ],
             alone: vec![Row { name: "third", cells: vec![Cell::Passed(Duration::from_secs(3))] }],
-            took: Duration::from_secs(61),
         }
     }
 
@@ -303,6 +366,18 @@ mod tests {
         assert!(text.contains("\n(1) nothing counts there.\n\n(2) it has no copies.\n"), "{text}");
         assert!(text.contains("| `third` | 3 s |\n"), "{text}");
         assert_eq!(matrix().failed(), (2, 7));
+    }
+
+    #[test]
+    fn a_run_goes_on_where_it_stopped_or_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("matrix.json");
+        let first = Kept::open(file.clone(), Begin::WhereItStopped);
+        first.keep("a efi", Duration::from_millis(1500));
+        assert_eq!(first.passed("a efi"), None, "a run does not skip what it has played itself");
+        let second = Kept::open(file.clone(), Begin::WhereItStopped);
+        assert_eq!(second.passed("a efi"), Some(Duration::from_millis(1500)));
+        assert_eq!(Kept::open(file, Begin::Anew).passed("a efi"), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The part of that file which concerns the boot loader is the first block of `toml` in the loader's page in `docs/loaders`: an
 //! integrator who follows the page has what is tested here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bank_format::loader::Kind;
 
@@ -78,7 +78,7 @@ impl Profile {
 
     /// The appliance file: `base`, for this boot loader. `source` is the checkout.
     pub fn appliance(self, source: &Path, base: &Path) -> Result<String> {
-        let page = source.join("docs/loaders").join(format!("{}.md", self.kind.word()));
+        let page = page(source, self.kind);
         let text = std::fs::read_to_string(&page).map_err(Error::io("read", &page))?;
         let example = first_block(&text).ok_or_else(|| Error::NoExample { page: page.clone() })?;
         let mut out = format!("extends = \"{}\"\n\n{example}", base.display());
@@ -119,6 +119,12 @@ impl Profile {
             ) => Some(("recovery.efi", crate::efi_program::that_says(RECOVERY_SAYS))),
         }
     }
+}
+
+/// The page of a loader in the checkout `source`.
+#[must_use]
+pub fn page(source: &Path, kind: Kind) -> PathBuf {
+    source.join("docs/loaders").join(format!("{}.md", kind.word()))
 }
 
 /// The first block of `toml` in a page.

@@ -13,6 +13,7 @@ use std::{
 
 use bank_format::{
     header::{HEADER_BYTES, Header},
+    loader::Kind,
     release::Version,
 };
 use image_tool::{
@@ -28,7 +29,7 @@ use crate::{
     disk,
     error::{Error, Result},
     fork, process,
-    profile::Profile,
+    profile::{self, Profile},
     release::{Keys, Place, Recipe, Release},
     slots,
 };
@@ -90,6 +91,12 @@ impl Workshop {
     #[must_use]
     pub fn binaries(&self) -> &Path {
         &self.binaries
+    }
+
+    /// A file that is kept as long as the images are.
+    #[must_use]
+    pub fn beside_images(&self, name: &str) -> PathBuf {
+        self.room.join(&self.digest).join(name)
     }
 
     /// The folder with a folder for each run.
@@ -235,13 +242,13 @@ fn device_programs(source: &Path, target: &Path) -> Result<PathBuf> {
 /// What goes into an image: the mint's sources, the appliances, and the programs for the device.
 fn inputs_digest(source: &Path, binaries: &Path) -> Result<String> {
     let mut files = vec![binaries.join("updater"), binaries.join("boot-hooks"), source.join("Cargo.lock")];
+    files.push(source.join("boot-hooks/loaders/grub.cfg"));
+    files.extend([Kind::Efi, Kind::SystemdBoot, Kind::Grub].map(|kind| profile::page(source, kind)));
     let folders = [
         "image-tool/src",
         "image-tool/appliances",
         "bank-format/src",
         "boot-hooks/units",
-        "boot-hooks/loaders",
-        "docs/loaders",
         "qemu-testbed/appliances",
     ];
     for folder in folders {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::{
     error::{Error, Result},
-    matrix::{self, Cell, Column},
+    matrix::{self, Begin, Cell, Column, Kept},
     printer, scenarios,
     stage::seconds,
-    workshop,
+    workshop::{self, Workshop},
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,9 @@ pub(super) struct Args {
     /// Play every scenario with every boot loader, and show the matrix
     #[arg(long)]
     all: bool,
+    /// Go on with a run of all that was interrupted, on the same images
+    #[arg(long, requires = "all")]
+    r#continue: bool,
     /// Write the matrix into docs/boot.md
     #[arg(long, requires = "all")]
     write_docs: bool,
@@ -31,7 +34,9 @@ impl Args {
         if !self.all {
             return self.named();
         }
-        let matrix = matrix::play_all();
+        let begin = if self.r#continue { Begin::WhereItStopped } else { Begin::Anew };
+        let kept = Kept::open(Workshop::open()?.beside_images("matrix.json"), begin);
+        let matrix = matrix::play_all(&kept);
         printer::say(matrix.text());
         if self.write_docs {
             let page: PathBuf = workshop::source_tree().join("docs/boot.md");
