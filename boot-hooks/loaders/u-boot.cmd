@@ -28,7 +28,7 @@ roro_native=0
 # One copy on the partition `loader`, in bytes and in blocks of the disk. The second lies right behind the first.
 roro_bytes=4000
 roro_blocks=20
-# 1 MiB of memory that neither kernel nor initrd nor this script are loaded to.
+# 1 MiB of memory that this script and U-Boot itself do not lie in. Nothing there is needed any more when a kernel is loaded.
 setexpr roro_n ${ramdisk_addr_r} - 100000
 roro_memory=${roro_n}
 # The device tree where the bank brings none.
@@ -45,26 +45,41 @@ left_a=3
 left_b=3
 trial=
 recovery=${roro_recovery}
+own_bootargs=${bootargs}
 
-# In memory: U-Boot's own environment while another one is in its place, the CRC as the command stores it and as a copy holds it,
-# both copies, and the copy to be written; the last, as `env export` clears more than it is told to.
-own=${roro_memory}
+# In memory, each from a border of 4 KiB, as caches and some processors want it: a CRC as the command stores it, and behind it as a copy
+# holds it; the copy that was read; U-Boot's own environment while another one is in its place; the copy to be written. That
+# comes last: whatever size it is told, `env export` clears as much as U-Boot's own environment may be long.
+setexpr roro_n ${roro_bytes} + fff
+setexpr roro_n ${roro_n} / 1000
+setexpr roro_n ${roro_n} * 1000
+step=${roro_n}
+sum=${roro_memory}
+setexpr roro_n ${sum} + 40
+crc=${roro_n}
+setexpr roro_n ${sum} + 1000
+copy=${roro_n}
+setexpr roro_n ${copy} + ${step}
+own=${roro_n}
 env export -b ${own}
 setexpr roro_n ${own} + ${filesize}
-sum=${roro_n}
-setexpr roro_n ${sum} + 10
-copy_0=${roro_n}
-setexpr roro_n ${copy_0} + ${roro_bytes}
-copy_1=${roro_n}
-setexpr roro_n ${copy_1} + ${roro_bytes}
+setexpr roro_n ${roro_n} + fff
+setexpr roro_n ${roro_n} / 1000
+setexpr roro_n ${roro_n} * 1000
 new=${roro_n}
 setexpr roro_n ${roro_bytes} - 5
 data_bytes=${roro_n}
-newest=
+block_newest=
 serial=0
 
-# roro_sum: the CRC of the copy at ${at}, little-endian, at ${sum} + 4. U-Boot stores it big-endian.
-setenv roro_sum 'setexpr roro_n ${at} + 5; crc32 ${roro_n} ${data_bytes} ${sum}; setexpr roro_n ${sum} + 3; setexpr roro_m ${sum} + 4; cp.b ${roro_n} ${roro_m} 1; setexpr roro_n ${sum} + 2; setexpr roro_m ${sum} + 5; cp.b ${roro_n} ${roro_m} 1; setexpr roro_n ${sum} + 1; setexpr roro_m ${sum} + 6; cp.b ${roro_n} ${roro_m} 1; setexpr roro_m ${sum} + 7; cp.b ${sum} ${roro_m} 1; setexpr roro_m ${sum} + 4'
+# roro_sum: the CRC of the copy at ${at}, little-endian, to ${crc}. The command stores it big-endian, or as a word of the processor where
+# U-Boot was built without other digests: the CRC of a byte 0, d202ef8d, tells which.
+setenv roro_sum 'setexpr roro_n ${at} + 5; crc32 ${roro_n} ${data_bytes} ${sum}; if test ${swapped} = 1; then setexpr roro_n ${sum} + 3; cp.b ${roro_n} ${crc} 1; setexpr roro_n ${sum} + 2; setexpr roro_m ${crc} + 1; cp.b ${roro_n} ${roro_m} 1; setexpr roro_n ${sum} + 1; setexpr roro_m ${crc} + 2; cp.b ${roro_n} ${roro_m} 1; setexpr roro_m ${crc} + 3; cp.b ${sum} ${roro_m} 1; else cp.b ${sum} ${crc} 4; fi'
+mw.b ${copy} 0 1
+crc32 ${copy} 1 ${sum}
+setexpr.b roro_n *${sum}
+swapped=1
+if itest ${roro_n} == 8d; then swapped=0; fi
 
 if test ${roro_native} = 1; then
   if test -n "${BOOT_ORDER}"; then order="${BOOT_ORDER}"; fi
@@ -77,27 +92,30 @@ else
   block_0=${roro_n}
   setexpr roro_n ${block_0} + ${roro_blocks}
   block_1=${roro_n}
-  for at in ${copy_0} ${copy_1}; do
-    block=${block_0}
-    if test ${at} = ${copy_1}; then block=${block_1}; fi
-    if ${roro_interface} read ${at} ${block} ${roro_blocks}; then
+  at=${copy}
+  for block in ${block_0} ${block_1}; do
+    if ${roro_interface} read ${copy} ${block} ${roro_blocks}; then
       run roro_sum
-      if itest.l *${at} == *${roro_m}; then
-        setexpr roro_n ${at} + 4
+      if itest.l *${copy} == *${crc}; then
+        setexpr roro_n ${copy} + 4
         setexpr.b roro_n *${roro_n}
         # The newer serial counts, and 0 comes after ff, as in U-Boot itself.
         newer=0
-        if test -z "${newest}"; then newer=1; else
+        if test -z "${block_newest}"; then newer=1; else
           if itest ${roro_n} -gt ${serial}; then newer=1; fi
           if itest ${serial} == ff; then if itest ${roro_n} == 0; then newer=1; fi; fi
           if itest ${serial} == 0; then if itest ${roro_n} == ff; then newer=0; fi; fi
         fi
-        if test ${newer} = 1; then newest=${at}; serial=${roro_n}; fi
+        if test ${newer} = 1; then block_newest=${block}; serial=${roro_n}; fi
       fi
     fi
   done
-  if test -n "${newest}"; then
-    setexpr roro_n ${newest} + 5
+  lost=1
+  if test -n "${block_newest}"; then
+    if ${roro_interface} read ${copy} ${block_newest} ${roro_blocks}; then lost=0; fi
+  fi
+  if test ${lost} = 0; then
+    setexpr roro_n ${copy} + 5
     data=${roro_n}
     env export -b ${own}
     own_bytes=${filesize}
@@ -111,9 +129,6 @@ else
     if test -n "${recovery}"; then setenv roro_recovery "${recovery}"; fi
   else
     echo "Roro: the state of the boot loader is lost; the initrd decides"
-    # An empty environment, whose place is copy 0.
-    newest=${copy_1}
-    mw.b ${copy_1} 0 ${roro_bytes}
   fi
 fi
 
@@ -150,29 +165,43 @@ for pass in counted uncounted; do
             setenv roro_n; setenv roro_m; setenv roro_sum
             if saveenv; then saved=1; fi
           else
-            old=${copy_0}
-            block=${block_0}
-            if test ${newest} = ${copy_0}; then old=${copy_1}; block=${block_1}; fi
-            setexpr roro_n ${newest} + 5
-            data=${roro_n}
-            mw.b ${new} 0 ${roro_bytes}
-            setexpr roro_n ${new} + 5
-            at=${roro_n}
-            # Nothing but the variables of the copy, all of them, and none of U-Boot's own.
-            env export -b ${own}
-            own_bytes=${filesize}
-            env import -d -b ${data} ${data_bytes}
-            setenv BOOT_${name}_LEFT ${left}
-            env export -b -s ${data_bytes} ${at}
-            env import -d -b ${own} ${own_bytes}
-            at=${new}
-            setexpr roro_n ${new} + 4
-            mw.b ${roro_n} ${serial}
-            run roro_sum
-            cp.b ${roro_m} ${new} 4
-            if ${roro_interface} write ${new} ${block} ${roro_blocks}; then
-              if ${roro_interface} read ${old} ${block} ${roro_blocks}; then
-                if cmp.b ${new} ${old} ${roro_bytes}; then saved=1; newest=${old}; fi
+            # The newest copy is read again: a kernel that was loaded in between may lie over it.
+            ready=0
+            at=${copy}
+            old=${block_0}
+            if test -n "${block_newest}"; then
+              if test ${block_newest} = ${block_0}; then old=${block_1}; fi
+              if ${roro_interface} read ${copy} ${block_newest} ${roro_blocks}; then
+                run roro_sum
+                if itest.l *${copy} == *${crc}; then ready=1; fi
+              fi
+            else
+              # Where all is lost it begins with nothing, on the first copy.
+              mw.b ${copy} 0 ${roro_bytes}
+              ready=1
+            fi
+            if test ${ready} = 1; then
+              mw.b ${new} 0 ${roro_bytes}
+              setexpr roro_n ${copy} + 5
+              data=${roro_n}
+              setexpr roro_n ${new} + 5
+              at=${roro_n}
+              # Nothing but the variables of the copy, all of them, and none of U-Boot's own.
+              env export -b ${own}
+              own_bytes=${filesize}
+              env import -d -b ${data} ${data_bytes}
+              setenv BOOT_${name}_LEFT ${left}
+              env export -b -s ${data_bytes} ${at}
+              env import -d -b ${own} ${own_bytes}
+              at=${new}
+              setexpr roro_n ${new} + 4
+              mw.b ${roro_n} ${serial}
+              run roro_sum
+              cp.b ${crc} ${new} 4
+              if ${roro_interface} write ${new} ${old} ${roro_blocks}; then
+                if ${roro_interface} read ${copy} ${old} ${roro_blocks}; then
+                  if cmp.b ${new} ${copy} ${roro_bytes}; then saved=1; block_newest=${old}; fi
+                fi
               fi
             fi
           fi
@@ -214,6 +243,9 @@ for pass in counted uncounted; do
         fi
       fi
       echo "Roro: bank ${bank} cannot be started"
+      # Nothing of it goes into an environment that is saved for the next bank.
+      setenv cmdline
+      setenv bootargs "${own_bootargs}"
     fi
   done
 done
