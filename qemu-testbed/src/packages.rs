@@ -31,6 +31,7 @@ pub const NEEDED: &[Package] = &[
     Package { name: "dosfstools", purpose: "checks the boot image in the tests" },
     Package { name: "mtools", purpose: "reads it in the tests" },
     Package { name: "gdisk", purpose: "checks the partition table in the tests" },
+    Package { name: "cryptsetup-bin", purpose: "makes a hash tree as the page on U-Boot says" },
     Package { name: "sbsigntool", purpose: "signs for secure boot" },
     Package { name: "faketime", purpose: "gives these signatures the time of the build" },
     Package { name: "softhsm2", purpose: "plays a safe for keys in the tests" },
