@@ -132,7 +132,7 @@ pub fn play_all(kept: &Kept) -> Matrix {
     let table =
         Column::ALL.iter().flat_map(|column| (0..table::ALL.len()).map(|row| Task::Table(row, *column)));
     let tasks: Mutex<VecDeque<Task>> =
-        Mutex::new(table.chain((0..scenarios::ALL.len()).map(Task::Alone)).collect());
+        Mutex::new((0..scenarios::ALL.len()).map(Task::Alone).chain(table).collect());
     let done: Mutex<Vec<(Task, Cell)>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..slots::at_a_time() {
