@@ -68,9 +68,9 @@ impl Fork {
 
 impl Machine {
     /// Forks this machine, which runs and whose shell waits for a line, into a folder that does not exist yet. It stands still
-    /// meanwhile.
+    /// meanwhile. Where another machine was quicker, its fork stays.
     pub fn fork(&mut self, folder: &Path) -> Result<()> {
-        let unfinished = folder.with_extension("unfinished");
+        let unfinished = folder.with_extension(format!("of-{}", self.name()));
         fs::create_dir_all(&unfinished).map_err(Error::io("create", &unfinished))?;
         let deadline = self.deadline(limits::FORK);
         let to = format!("exec:cat > \"${MEMORY_VARIABLE}\"");
@@ -94,7 +94,12 @@ impl Machine {
         }
         self.qmp()?.command("cont", deadline)?;
         fs::remove_file(self.memory()).map_err(Error::io("remove", self.memory()))?;
-        fs::rename(&unfinished, folder).map_err(Error::io("name", folder))
+        match fs::rename(&unfinished, folder) {
+            Err(_) if folder.is_dir() => {
+                fs::remove_dir_all(&unfinished).map_err(Error::io("remove", &unfinished))
+            }
+            done => done.map_err(Error::io("name", folder)),
+        }
     }
 
     /// Becomes a fork, and goes on where that machine stood. This machine must be off, and made of the same parts.

@@ -89,6 +89,12 @@ impl Machine {
         self.folder.join("disk.img")
     }
 
+    /// What it is called: no other machine that runs has this name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder with the logs of this machine.
     #[must_use]
     pub fn folder(&self) -> &Path {
