@@ -32,7 +32,7 @@ pub(super) fn last_words_of_a_panic_are_kept(stage: &mut Stage) -> Result<()> {
     beginnings::first_boot(stage)?;
     stage.install(Release::PanickingLate)?;
     stage.reboot()?;
-    stage.expect_on_log("roro-testbed-panics-late")?;
+    stage.expect_on_log("Kernel panic - not syncing: sysrq triggered crash")?;
     stage.expect_fallback(Bank::A, "1.0.0", &[""])?;
     let words = [("kernel", "roro-testbed-panics-late"), ("kernel", "sysrq triggered crash")];
     stage.expect_evidence(&words)?;
