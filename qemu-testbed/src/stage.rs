@@ -19,7 +19,7 @@ use crate::{
     loader::Loader,
     machine::Machine,
     printer,
-    profile::{Profile, Recovery, Signed},
+    profile::{Profile, Recovery, Services, Signed},
     release::Release,
     server::{Pace, Server},
     slots::{self, Held},
@@ -39,7 +39,13 @@ impl Setting {
     /// UEFI that starts the bank itself.
     pub const USUAL: Self = Self {
         hardware: Hardware::USUAL,
-        profile: Profile { kind: Kind::Efi, tries: 1, recovery: Recovery::Absent, signed: Signed::No },
+        profile: Profile {
+            kind: Kind::Efi,
+            tries: 1,
+            recovery: Recovery::Absent,
+            signed: Signed::No,
+            services: Services::Few,
+        },
     };
 
     /// The usual one for a boot loader.

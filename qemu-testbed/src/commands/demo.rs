@@ -4,17 +4,21 @@
 
 use std::time::{Duration, Instant};
 
-use bank_format::{Bank, loader::Kind};
+use bank_format::Bank;
 use serde_json::Value;
 
 use crate::{
     error::Result,
     packages, printer,
-    profile::Profile,
+    profile::{Profile, Services},
     release::Release,
     stage::{Setting, Stage, seconds},
     workshop::Workshop,
 };
+
+/// On what it is shown: all that a device runs.
+const WHOLE: Setting =
+    Setting { profile: Profile { services: Services::All, ..Setting::USUAL.profile }, ..Setting::USUAL };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -73,7 +77,7 @@ impl Args {
             printer::say("the first build fetches the Debian packages of the image");
             for release in [Release::Factory, Release::Good, Release::Unhealthy, Release::TamperedManifest] {
                 let started = Instant::now();
-                let bundle = workshop.bundle(release, Profile::of(Kind::Efi))?;
+                let bundle = workshop.bundle(release, WHOLE.profile)?;
                 let bytes = std::fs::metadata(&bundle).map(|meta| meta.len()).unwrap_or(0);
                 let mebibytes = bytes as f64 / f64::from(1 << 20);
                 printer::say(format_args!("{release}: {mebibytes:.1} MiB, {}", seconds(started.elapsed())));
@@ -81,7 +85,7 @@ impl Args {
             Ok(((), "built and signed".to_owned()))
         })?;
         let mut stage = story.chapter("first boot", || {
-            let mut stage = Stage::set(workshop, "demo", Setting::USUAL)?;
+            let mut stage = Stage::set(workshop, "demo", WHOLE)?;
             stage.tell(&format!("q35 with OVMF, running on {}", stage.machine.accelerator().name()));
             stage.power_on()?;
             stage.expect_confirmed(Bank::A, "1.0.0")?;

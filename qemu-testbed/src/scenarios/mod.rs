@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     firmware::Firmware,
     hardware::{Hardware, Watchdog},
-    profile::{Profile, Signed},
+    profile::{Profile, Services, Signed},
     stage::{Setting, Stage},
     workshop::Workshop,
 };
@@ -134,10 +134,10 @@ const fn with(watchdog: Watchdog) -> Setting {
     Setting { hardware: Hardware { watchdog, ..Hardware::USUAL }, ..Setting::USUAL }
 }
 
-/// Secure Boot, on what it is signed for.
+/// Secure Boot, on what it is signed for, and with everything that a device runs.
 const SECURE: Setting = Setting {
     hardware: Hardware { firmware: Firmware::SecureUefi, ..Hardware::USUAL },
-    profile: Profile { signed: Signed::WithTestKey, ..Setting::USUAL.profile },
+    profile: Profile { signed: Signed::WithTestKey, services: Services::All, ..Setting::USUAL.profile },
 };
 
 const fn usual(name: &'static str, shows: &'static str, play: fn(&mut Stage) -> Result<()>) -> Scenario {
