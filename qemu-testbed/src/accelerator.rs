@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{firmware::Firmware, limits, process};
+use crate::{firmware::Firmware, hardware::Hardware, limits, process};
 
 /// How guests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ fn kvm_runs_firmware() -> bool {
     let child = process::tied("qemu-system-x86_64")
         .args(Accelerator::Kvm.options())
         .args(["-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-snapshot"])
-        .args(firmware.options(vars))
+        .args(Hardware::USUAL.options(vars))
         .args(["-serial", "stdio"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -39,12 +39,7 @@ impl Firmware {
     /// The QEMU options that put it into a machine whose variables are in `vars`.
     #[must_use]
     pub fn options(self, vars: &Path) -> Vec<String> {
-        let machine = match self {
-            // The variables may be written by system management mode only: without it nothing is secure about them.
-            Firmware::SecureUefi => "q35,smm=on",
-            Firmware::Uefi | Firmware::Bios => "q35",
-        };
-        let mut options = vec!["-machine".to_owned(), machine.to_owned()];
+        let mut options = Vec::new();
         if let Some(code) = self.code() {
             options.extend([
                 "-drive".to_owned(),

@@ -1,11 +1,13 @@
 //! What a machine is made of, beside its disk.
 
+use std::path::Path;
+
 use crate::firmware::Firmware;
 
 /// The watchdog of a machine. When it bites, the machine resets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watchdog {
-    /// There is none that works: the chip set's own one is strapped off, as on many boards.
+    /// There is none, as on many boards.
     None,
     /// Intel 6300ESB, a PCI device.
     I6300Esb,
@@ -27,15 +29,12 @@ impl Watchdog {
     /// The QEMU options for it.
     #[must_use]
     pub fn options(self) -> Vec<String> {
-        let strap = match self {
-            Watchdog::None | Watchdog::I6300Esb => "ICH9-LPC.noreboot=true",
-            Watchdog::Tco => "ICH9-LPC.noreboot=false",
+        let further: &[&str] = match self {
+            Watchdog::None => &[],
+            Watchdog::I6300Esb => &["-global", "ICH9-LPC.noreboot=true", "-device", "i6300esb"],
+            Watchdog::Tco => &["-global", "ICH9-LPC.noreboot=false"],
         };
-        let mut options = vec!["-watchdog-action", "reset", "-global", strap];
-        if self == Watchdog::I6300Esb {
-            options.extend(["-device", "i6300esb"]);
-        }
-        options.into_iter().map(str::to_owned).collect()
+        ["-watchdog-action", "reset"].iter().chain(further).map(|option| (*option).to_owned()).collect()
     }
 }
 
@@ -49,6 +48,22 @@ pub struct Hardware {
 }
 
 impl Hardware {
+    /// The QEMU options for it, with the firmware's variables in `vars`.
+    #[must_use]
+    pub fn options(self, vars: &Path) -> Vec<String> {
+        let machine = match (self.watchdog, self.firmware) {
+            // Older than the chip set's watchdog, whose driver would not notice that it is strapped off.
+            (Watchdog::None, _) => "pc",
+            // The variables may be written by system management mode only: without it nothing is secure about them.
+            (_, Firmware::SecureUefi) => "q35,smm=on",
+            (_, Firmware::Uefi | Firmware::Bios) => "q35",
+        };
+        let mut options = vec!["-machine".to_owned(), machine.to_owned()];
+        options.extend(self.firmware.options(vars));
+        options.extend(self.watchdog.options());
+        options
+    }
+
     /// UEFI and a watchdog: what most scenarios run on.
     pub const USUAL: Self = Self { firmware: Firmware::Uefi, watchdog: Watchdog::I6300Esb };
 }

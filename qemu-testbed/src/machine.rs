@@ -281,8 +281,7 @@ impl Machine {
             }
         };
         let mut options: Vec<String> = self.accelerator.options().map(str::to_owned).into();
-        options.extend(self.hardware.firmware.options(&self.vars()));
-        options.extend(self.hardware.watchdog.options());
+        options.extend(self.hardware.options(&self.vars()));
         options.extend(["-name".to_owned(), escaped(Path::new(&self.name))]);
         options.extend(["-m".to_owned(), limits::MACHINE_MEMORY_MIB.to_string()]);
         options.extend(
