@@ -17,8 +17,10 @@ use crate::{
 const WIPED_BYTES: u64 = 4096;
 /// Magic of a file in a cpio archive of the kind that the kernel unpacks.
 const CPIO: &[u8] = b"070701";
-/// Digits that follow it.
-const CPIO_DIGITS: usize = 104;
+/// Where the name follows, behind 104 hexadecimal digits. Kernels have that magic among their own strings, so it takes the name of the
+/// program that the kernel looks for.
+const INIT_AT: usize = 110;
+const INIT: &[u8] = b"init\0";
 /// A copy of GRUB's state, with its line of checksum: docs/boot.md.
 const GRUB_COPIES: [Extent; 2] = [Extent { offset: 0, bytes: 1536 }, Extent { offset: 4096, bytes: 1536 }];
 
@@ -55,15 +57,7 @@ pub fn play(machine: &mut Machine, kind: Kind, damage: Damage) -> Result<()> {
         }
         Damage::Kernel(bank) => {
             let image = boot_image(machine, kind, bank)?;
-            let at = disk::find(
-                &path,
-                image,
-                |window| {
-                    window.starts_with(CPIO)
-                        && window.get(CPIO.len()..).is_some_and(|rest| rest.iter().all(u8::is_ascii_hexdigit))
-                },
-                CPIO.len().saturating_add(CPIO_DIGITS),
-            )?;
+            let at = disk::find(&path, image, is_head_of_init, INIT_AT.saturating_add(INIT.len()))?;
             disk::write(&path, at, b"rotten")
         }
         Damage::RootImage(bank) => {
@@ -119,6 +113,12 @@ pub fn newer_grub_copy(machine: &Machine) -> Result<Extent> {
         serials.push(serial.and_then(|serial| serial.parse::<u64>().ok()).unwrap_or(0));
     }
     grub_copy(machine, usize::from(serials.last() > serials.first()))
+}
+
+fn is_head_of_init(window: &[u8]) -> bool {
+    window.starts_with(CPIO)
+        && window.ends_with(INIT)
+        && window.get(CPIO.len()..INIT_AT).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn not_here(kind: Kind) -> Error {

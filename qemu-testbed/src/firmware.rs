@@ -48,6 +48,12 @@ impl Firmware {
                 format!("if=pflash,unit=1,format=raw,file={}", escaped(vars)),
             ]);
         }
+        if self != Firmware::Bios {
+            // A machine that finds nothing on its disk comes to its end at once, and not after minutes of asking the network.
+            for stack in ["IPv4Support", "IPv6Support"] {
+                options.extend(["-fw_cfg".to_owned(), format!("name=opt/org.tianocore/{stack},string=n")]);
+            }
+        }
         if self == Firmware::SecureUefi {
             options.extend(
                 [

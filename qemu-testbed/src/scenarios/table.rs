@@ -210,8 +210,8 @@ impl Player {
 /// How each loader says that it has nothing to start.
 fn stated_end(loader: Loader) -> &'static [&'static str] {
     match loader {
-        // Nothing of ours runs there: OVMF says so, or goes on to its own last entry, the setup.
-        Loader::Efi => &["No bootable option or device was found", "\"UiApp\""],
+        // Nothing of ours runs there: OVMF says so, or goes on to what it has itself, its setup or its shell.
+        Loader::Efi => &["No bootable option or device was found", "\"UiApp\"", "\"EFI Internal Shell\""],
         Loader::SystemdBoot => &["No loader found"],
         Loader::GrubEfi | Loader::GrubBios => &["no bank can be booted"],
     }
