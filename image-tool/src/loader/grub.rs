@@ -158,3 +158,50 @@ fn put(image: &mut [u8], offset: usize, bytes: &[u8]) -> Result<()> {
     place.ok_or_else(|| Error::malformed("an image of GRUB", "it is cut short"))?.copy_from_slice(bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The words of a list of modules that ends in `, and biosdisk`.
+    fn listed(text: &str) -> BTreeSet<String> {
+        let list = &text[text.find("part_gpt").unwrap()..];
+        list[..list.find(", and").unwrap()].replace('#', "").split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// The module of each command that the script calls, by GRUB's own list.
+    fn called(commands: &str) -> BTreeSet<String> {
+        let modules = commands.lines().filter_map(|line| line.trim_start_matches('*').split_once(": "));
+        let words: BTreeSet<&str> = SCRIPT
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .filter_map(|line| {
+                let line = line.trim_start();
+                line.strip_prefix("if ")
+                    .or(line.strip_prefix("elif "))
+                    .unwrap_or(line)
+                    .split([' ', ';'])
+                    .next()
+            })
+            .collect();
+        let called = modules.filter(|(command, _)| words.contains(command));
+        called.map(|(_, module)| module.to_owned()).collect()
+    }
+
+    #[test]
+    fn page_and_script_name_every_module_that_the_script_calls_and_our_images_have_them() {
+        let named = listed(include_str!("../../../docs/loaders/grub.md"));
+        assert_eq!(named, listed(SCRIPT));
+        let ours: BTreeSet<String> = MODULES.iter().map(|module| (*module).to_owned()).collect();
+        assert!(named.is_subset(&ours), "not in our images: {:?}", named.difference(&ours));
+        let Ok(commands) = fs::read_to_string(Path::new(MODULE_ROOT).join("i386-pc/command.lst")) else {
+            assert!(std::env::var_os("CI").is_none(), "install the Debian package grub-pc-bin");
+            return;
+        };
+        let called = called(&commands);
+        assert!(called.len() > 10, "{called:?}");
+        assert!(called.is_subset(&named), "called and not named: {:?}", called.difference(&named));
+    }
+}
