@@ -196,8 +196,12 @@ pub fn order<S: VarStore>(store: &S) -> Result<Vec<u16>, S::Error> {
 
 /// Puts `first` before the other bank and both before everything else, in one write; no write when it is so already.
 pub fn set_order<S: VarStore>(store: &mut S, entries: &PerBank<u16>, first: Bank) -> Result<(), S::Error> {
+    put_in_front(store, [*entries.get(first), *entries.get(!first)])
+}
+
+/// Puts these entries before everything else, in one write; no write when it is so already.
+pub fn put_in_front<S: VarStore>(store: &mut S, ours: [u16; 2]) -> Result<(), S::Error> {
     let old = order(store)?;
-    let ours = [*entries.get(first), *entries.get(!first)];
     let mut wanted = ours.to_vec();
     wanted.extend(old.iter().filter(|entry| !ours.contains(entry)));
     if old == wanted {

@@ -14,10 +14,15 @@ mod systemd_boot;
 pub mod tryboot;
 pub mod uboot;
 
-pub use firmware::partitions;
+pub use firmware::{esp, partitions};
 
 /// First bytes of a boot image that a loader can start; a wiped image has zeros there.
 pub const LOADABLE: &[u8] = b"RoroBoot";
+
+/// Where a boot image says that it is not signed, and how.
+pub const UNSIGNED_AT: usize = LOADABLE.len();
+/// See [`UNSIGNED_AT`].
+pub const UNSIGNED: u8 = b'!';
 
 /// Whether a recovery entry is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +65,11 @@ impl Board {
     #[must_use]
     pub fn loadable(&self, bank: Bank) -> bool {
         self.storage.head(Place::Boot(bank), 0, LOADABLE.len()) == LOADABLE
+    }
+
+    /// Whether the firmware, asked to load this bank's image, refuses it.
+    fn refused(&self, bank: Bank) -> bool {
+        self.storage.head(Place::Boot(bank), UNSIGNED_AT, 1) == [UNSIGNED]
     }
 
     fn nothing(&self) -> Start {

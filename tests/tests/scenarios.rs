@@ -94,6 +94,66 @@ fn firmware_that_forgets_starts_no_release_that_failed_or_was_withdrawn() {
     }
 }
 
+/// systemd-boot returns to the firmware when that refuses an image: it tries no other entry, and does not reset.
+#[test]
+fn an_image_that_firmware_refuses_falls_back() {
+    for kind in [Kind::Efi, Kind::SystemdBoot] {
+        for spare in [0, 2] {
+            if let Err(why) = refused_trial(kind, spare) {
+                panic!("{kind}, {spare} good trials before: {why}");
+            }
+        }
+    }
+}
+
+/// After so many good trials, the trial of a release that is not signed, in either bank.
+fn refused_trial(kind: Kind, good_trials: usize) -> Result<(), String> {
+    let mut machine = Machine::factory(kind, 1, Recovery::Absent)?;
+    machine.power_on()?;
+    for _ in 0..good_trials {
+        machine.install(scenarios::Image::Good)?;
+        machine.reboot()?;
+    }
+    let confirmed = machine.running().ok_or("no system runs")?;
+    machine.install(scenarios::Image::Good)?;
+    machine.cut_power();
+    machine.take_signature(!confirmed);
+    for boot in 0..3 {
+        let quiet = machine.power_on()?;
+        let outcome = machine.status().map(|status| status.last_result.map(|last| last.outcome));
+        if quiet != Quiet::Up(confirmed) || outcome != Ok(Some(Outcome::FellBack)) {
+            let journal = machine.journal.join("\n    ");
+            return Err(format!("boot {boot}: it is {quiet:?}, {outcome:?}\n    {journal}"));
+        }
+        machine.cut_power();
+    }
+    Ok(())
+}
+
+/// The confirmed image is refused one day: the spare takes over, as from any other rot.
+#[test]
+fn a_confirmed_image_that_firmware_refuses_gives_way() {
+    for kind in [Kind::Efi, Kind::SystemdBoot] {
+        let played = || -> Result<(), String> {
+            let mut machine = Machine::factory(kind, 1, Recovery::Absent)?;
+            machine.power_on()?;
+            machine.install(scenarios::Image::Good)?;
+            machine.reboot()?;
+            machine.cut_power();
+            machine.take_signature(bank_format::Bank::B);
+            let quiet = machine.power_on()?;
+            let outcome = machine.status()?.last_result.map(|last| last.outcome);
+            if (quiet, outcome) == (Quiet::Up(bank_format::Bank::A), Some(Outcome::BankLost)) {
+                return Ok(());
+            }
+            Err(format!("it is {quiet:?}, {outcome:?}\n    {}", machine.journal.join("\n    ")))
+        };
+        if let Err(why) = played() {
+            panic!("{kind}: {why}");
+        }
+    }
+}
+
 /// Cuts at the same place of each boot, twenty boots in a row, never end in a machine that does not boot. Four cuts in a row between
 /// the count of a redirect and the redirect itself end in the stated end, and the reset at its end of five minutes heals that.
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bank_format::loader::{Grub, LoaderError, SystemdBoot};
+use bank_format::loader::{Grub, LoaderError};
 
 use crate::{
     config::{Backend, Config},
@@ -35,8 +35,8 @@ pub fn open(config: &Config) -> Box<dyn BootControl> {
             Box::new(LoaderBoot::new(run_dir, move || efi::firmware(&vars, &links), Into::into))
         }
         Backend::SystemdBoot { variables } => {
-            let vars = efi::directory(variables);
-            let open = move || Ok(SystemdBoot::new(EfiVars::new(&vars)));
+            let (vars, links) = (efi::directory(variables), run_dir.to_owned());
+            let open = move || Ok(efi::systemd_boot(&vars, &links));
             Box::new(LoaderBoot::new(run_dir, open, Into::into))
         }
         Backend::Grub { partition } => {

@@ -3,11 +3,15 @@
 //! Source: <https://systemd.io/BOOT_LOADER_INTERFACE/>: `LoaderEntryOneShot` names the entry of the next boot and is removed by
 //! the loader before it starts it; `LoaderEntryDefault` names the entry of all others; both are UTF-16 with a terminating zero.
 //! Each is one firmware write. Like [`super::Firmware`], the one-shot doubles as the counter.
+//!
+//! An image that the firmware refuses to load (Secure Boot) ends systemd-boot: it returns to the firmware, tries nothing else and does
+//! not reset. So the firmware has two entries that start the same systemd-boot, in front of all others: when the first one returns, the
+//! one-shot is used up, and the second one starts the default. They choose no bank, so no cut of their writes changes which one starts.
 
 use super::{Loader, Recovery, Spare};
 use crate::{
     bank::Bank,
-    efi::{LOADER_VENDOR, VarStore},
+    efi::{LOADER_VENDOR, Partition, VarStore, ensure_entry, put_in_front},
 };
 
 const ONE_SHOT: &str = "LoaderEntryOneShot";
@@ -16,6 +20,9 @@ const DEFAULT: &str = "LoaderEntryDefault";
 const ENTRIES: &str = "LoaderEntries";
 /// How the name of the entry begins that is started when no bank can be booted.
 const RECOVERY_ENTRY: &str = "roro-recovery";
+
+/// Titles of the firmware entries that start systemd-boot, in their order.
+pub const ENTRY_TITLES: [&str; 2] = ["Roro", "Roro (second try)"];
 
 /// The identifier of a bank's entry: the name of its file in `EFI/Linux`.
 #[must_use]
@@ -50,13 +57,20 @@ fn encode(entry: &str) -> Vec<u8> {
 #[derive(Debug, Clone)]
 pub struct SystemdBoot<S> {
     vars: S,
+    esp: Option<Partition>,
 }
 
 impl<S: VarStore> SystemdBoot<S> {
     /// The loader with these variables.
     #[must_use]
     pub fn new(vars: S) -> Self {
-        Self { vars }
+        Self { vars, esp: None }
+    }
+
+    /// The partition that holds systemd-boot: each settled boot makes sure that two firmware entries start it.
+    #[must_use]
+    pub fn on_partition(self, esp: Option<Partition>) -> Self {
+        Self { esp, ..self }
     }
 
     /// The variables.
@@ -70,6 +84,14 @@ impl<S: VarStore> SystemdBoot<S> {
             return Ok(());
         }
         self.vars.write(name, LOADER_VENDOR, &value)
+    }
+
+    fn ensure_entries(&mut self) -> Result<(), S::Error> {
+        let Some(esp) = self.esp else { return Ok(()) };
+        let [first, second] = ENTRY_TITLES;
+        let numbers =
+            [ensure_entry(&mut self.vars, first, &esp)?, ensure_entry(&mut self.vars, second, &esp)?];
+        put_in_front(&mut self.vars, numbers)
     }
 }
 
@@ -89,16 +111,19 @@ impl<S: VarStore> Loader for SystemdBoot<S> {
         match spare {
             Spare::Bootable => {
                 self.write(ONE_SHOT, first)?;
-                self.write(DEFAULT, !first)
+                self.write(DEFAULT, !first)?;
             }
             Spare::Unbootable => {
                 self.write(DEFAULT, first)?;
-                match self.vars.read(ONE_SHOT, LOADER_VENDOR)? {
-                    Some(_) => self.vars.remove(ONE_SHOT, LOADER_VENDOR),
-                    None => Ok(()),
+                if self.vars.read(ONE_SHOT, LOADER_VENDOR)?.is_some() {
+                    self.vars.remove(ONE_SHOT, LOADER_VENDOR)?;
                 }
             }
         }
+        // The bank is told. Firmware that keeps no entries of ours is worse off with a refused image only, and that is no reason to
+        // leave a good boot unsettled.
+        let _kept = self.ensure_entries();
+        Ok(())
     }
 
     fn redirect(&mut self, to: Bank, spare: Spare) -> Result<(), S::Error> {
@@ -124,7 +149,9 @@ impl<S: VarStore> Loader for SystemdBoot<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::efi::tests::Memory;
+    use crate::efi::{GLOBAL_VENDOR, encode_order, load_option, order, tests::Memory};
+
+    const ESP: Partition = Partition { number: 1, first_lba: 2048, blocks: 98304, guid: [1; 16] };
 
     #[test]
     fn banks_are_known_by_their_entry() {
@@ -150,5 +177,56 @@ mod tests {
         assert_eq!(loader.vars.read(ONE_SHOT, LOADER_VENDOR).unwrap(), Some(encode("roro-recovery.conf")));
         assert_eq!(loader.vars.read(DEFAULT, LOADER_VENDOR).unwrap(), Some(encode("roro-a.efi")));
         assert_eq!(loader.next().unwrap(), None, "it is no bank");
+    }
+
+    #[test]
+    fn two_firmware_entries_in_front_start_systemd_boot() {
+        let mut vars = Memory::default();
+        vars.write("Boot0000", GLOBAL_VENDOR, &load_option("UEFI Shell", &ESP)).unwrap();
+        vars.write("BootOrder", GLOBAL_VENDOR, &encode_order(&[0])).unwrap();
+        let mut loader = SystemdBoot::new(vars).on_partition(Some(ESP));
+        loader.set_default(Bank::A, Spare::Unbootable).unwrap();
+        assert_eq!(order(&loader.vars).unwrap(), [1, 2, 0]);
+        for (name, title) in ["Boot0001", "Boot0002"].into_iter().zip(ENTRY_TITLES) {
+            let entry = loader.vars.read(name, GLOBAL_VENDOR).unwrap();
+            assert_eq!(entry, Some(load_option(title, &ESP)), "{title}");
+        }
+        let settled = loader.vars.clone();
+        loader.set_default(Bank::A, Spare::Unbootable).unwrap();
+        assert_eq!(loader.vars, settled, "what is there is not written again");
+        loader.vars.remove("Boot0002", GLOBAL_VENDOR).unwrap();
+        loader.vars.write("BootOrder", GLOBAL_VENDOR, &encode_order(&[0, 1])).unwrap();
+        loader.set_default(Bank::A, Spare::Unbootable).unwrap();
+        assert_eq!(order(&loader.vars).unwrap(), [1, 2, 0], "what firmware has lost is made again");
+    }
+
+    /// Variables of a firmware that keeps no entries of others.
+    struct Stubborn(Memory);
+
+    impl VarStore for Stubborn {
+        type Error = crate::Error;
+        fn names(&self, vendor: &str) -> Result<Vec<String>, crate::Error> {
+            self.0.names(vendor)
+        }
+        fn read(&self, name: &str, vendor: &str) -> Result<Option<Vec<u8>>, crate::Error> {
+            self.0.read(name, vendor)
+        }
+        fn write(&mut self, name: &str, vendor: &str, value: &[u8]) -> Result<(), crate::Error> {
+            if vendor == GLOBAL_VENDOR {
+                return Err(crate::Error::malformed("firmware", "this variable is write-protected"));
+            }
+            self.0.write(name, vendor, value)
+        }
+        fn remove(&mut self, name: &str, vendor: &str) -> Result<(), crate::Error> {
+            self.0.remove(name, vendor)
+        }
+    }
+
+    #[test]
+    fn firmware_that_keeps_no_entries_of_ours_is_told_the_bank_all_the_same() {
+        let mut loader = SystemdBoot::new(Stubborn(Memory::default())).on_partition(Some(ESP));
+        loader.set_default(Bank::B, Spare::Bootable).unwrap();
+        assert_eq!(loader.next().unwrap(), Some(Bank::B));
+        assert_eq!(loader.vars.read(DEFAULT, LOADER_VENDOR).unwrap(), Some(encode("roro-a.efi")));
     }
 }

@@ -239,7 +239,7 @@ struct SystemdBootRig(Vars);
 impl Rig for SystemdBootRig {
     fn play(&mut self, deed: Deed) -> (Option<Bank>, Vec<Write<Self>>) {
         self.0.log = vec![self.0.now.clone()];
-        let mut loader = SystemdBoot::new(self.0.clone());
+        let mut loader = SystemdBoot::new(self.0.clone()).on_partition(Some(partitions().a));
         let next = tell(&mut loader, deed);
         self.0 = loader.vars().clone();
         (next, self.0.writes().into_iter().map(|write| write.map(Self)).collect())

@@ -1,5 +1,5 @@
 //! The boot manager of UEFI 2.10, 3.1.1 and 3.5.1.1: `BootNext` is removed before it is used, then `BootOrder`; what cannot be
-//! started is passed over; when nothing of that starts, the removable path of each partition that has it, in their order.
+//! started, or under Secure Boot is not signed, is passed over; when nothing of that starts, the removable path of each partition that has it, in their order.
 
 use std::io;
 
@@ -22,9 +22,16 @@ pub fn partitions() -> PerBank<Partition> {
     PerBank { a: partition(1, 2048, 0xa), b: partition(2, 100_352, 0xb) }
 }
 
+/// The partition that holds systemd-boot, on a disk that has one.
+#[must_use]
+pub fn esp() -> Partition {
+    Partition { number: 1, first_lba: 2048, blocks: 196_608, guid: [0xe; 16] }
+}
+
 /// What an entry names.
 enum Target {
     Bank(Bank),
+    SystemdBoot,
     Recovery,
     Unknown,
 }
@@ -57,6 +64,7 @@ fn target(option: &[u8]) -> Option<Target> {
     Some(match bank {
         Some(bank) => Target::Bank(bank),
         None if guid == Some(&RECOVERY[..]) => Target::Recovery,
+        None if guid == Some(&esp().guid[..]) => Target::SystemdBoot,
         None => Target::Unknown,
     })
 }
@@ -65,7 +73,8 @@ fn read(variables: &Variables, name: &str) -> Option<Vec<u8>> {
     variables.read(name, VENDOR).map_err(io::Error::from).ok().flatten()
 }
 
-pub(super) fn start(board: &Board) -> Start {
+/// The targets that are tried, in their order.
+fn attempts(board: &Board) -> Vec<Target> {
     let mut variables = board.storage.variables();
     let mut attempts = Vec::new();
     if let Some(next) = read(&variables, "BootNext") {
@@ -74,14 +83,26 @@ pub(super) fn start(board: &Board) -> Start {
     }
     let order = read(&variables, "BootOrder").unwrap_or_default();
     attempts.extend(order.chunks_exact(2).map(<[u8]>::to_vec));
-    for entry in attempts {
-        let name = format!("Boot{:02X}{:02X}", entry[1], entry[0]);
-        match read(&variables, &name).as_deref().and_then(target) {
-            Some(Target::Bank(bank)) if board.loadable(bank) => return plain(bank),
-            Some(Target::Recovery) => return board.nothing(),
-            Some(Target::Bank(_) | Target::Unknown) | None => (),
+    let option = |entry: Vec<u8>| read(&variables, &format!("Boot{:02X}{:02X}", entry[1], entry[0]));
+    attempts.into_iter().filter_map(option).filter_map(|option| target(&option)).collect()
+}
+
+/// How often systemd-boot is started when it returns each time: once for each entry that names it. Only where there is none the
+/// firmware comes to it by the removable path.
+pub(super) fn starts_of_systemd_boot(board: &Board) -> usize {
+    let named = attempts(board).iter().filter(|target| matches!(target, Target::SystemdBoot)).count();
+    named.max(1)
+}
+
+pub(super) fn start(board: &Board) -> Start {
+    let starts = |bank: Bank| board.loadable(bank) && !board.refused(bank);
+    for target in attempts(board) {
+        match target {
+            Target::Bank(bank) if starts(bank) => return plain(bank),
+            Target::Recovery => return board.nothing(),
+            Target::Bank(_) | Target::SystemdBoot | Target::Unknown => (),
         }
     }
     // The partition with the recovery program comes behind those of the banks.
-    Bank::BOTH.into_iter().find(|bank| board.loadable(*bank)).map_or_else(|| board.nothing(), plain)
+    Bank::BOTH.into_iter().find(|bank| starts(*bank)).map_or_else(|| board.nothing(), plain)
 }

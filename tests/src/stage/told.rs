@@ -8,7 +8,7 @@ use bank_format::{
 };
 
 use crate::{
-    loaders::{partitions, tryboot, uboot},
+    loaders::{esp, partitions, tryboot, uboot},
     storage::{Place, PlaceMedium, Storage, Variables, Writer},
 };
 
@@ -52,7 +52,10 @@ impl Told {
         let medium = |place| storage.medium(place, Writer::System);
         match kind {
             Kind::Efi => Ok(Self::Efi(Firmware::new(storage.variables(), partitions()))),
-            Kind::SystemdBoot => Ok(Self::SystemdBoot(SystemdBoot::new(storage.variables()))),
+            Kind::SystemdBoot => {
+                let loader = SystemdBoot::new(storage.variables()).on_partition(Some(esp()));
+                Ok(Self::SystemdBoot(loader))
+            }
             Kind::Grub => Ok(Self::Grub(Grub::new(medium(Place::Loader)))),
             Kind::UBoot => {
                 let copies = [0, 1].map(|copy| medium(Place::Environment(copy)));

@@ -1,10 +1,13 @@
 //! What rots while the machine is off, byte by byte.
 
-use bank_format::loader::Kind;
+use bank_format::{Bank, loader::Kind};
 use boot_hooks::scenarios::Damage;
 
 use super::{Machine, image::BLOCK_BYTES};
-use crate::storage::{Contents, Place};
+use crate::{
+    loaders::{UNSIGNED, UNSIGNED_AT},
+    storage::{Contents, Place},
+};
 
 /// Bytes of one copy of the record.
 const RECORD_COPY: usize = 32 << 10;
@@ -19,6 +22,16 @@ impl Machine {
         self.note(format!("damage: {damage:?}"));
         let kind = self.kind;
         self.storage().rot(|contents| wound(contents, kind, damage));
+        self.storage().begin_log();
+    }
+
+    /// Makes the boot image of a bank one that firmware under Secure Boot refuses. The machine must be off.
+    pub fn take_signature(&mut self, bank: Bank) {
+        self.note(format!("the boot image of bank {bank} is not signed any more"));
+        self.storage().rot(|contents| {
+            let signed = contents.bytes_mut(Place::Boot(bank)).get_mut(UNSIGNED_AT);
+            signed.into_iter().for_each(|byte| *byte = UNSIGNED);
+        });
         self.storage().begin_log();
     }
 }

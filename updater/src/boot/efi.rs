@@ -13,7 +13,7 @@ use bank_format::{
     PerBank,
     efi::{ATTRIBUTES, VarStore},
     limits::MAX_EFI_VARIABLE_BYTES,
-    loader::Firmware,
+    loader::{Firmware, SystemdBoot},
 };
 
 use super::partition::partition_of;
@@ -141,6 +141,11 @@ pub(super) fn directory(configured: Option<PathBuf>) -> PathBuf {
 pub(super) fn firmware(vars: &Path, run_dir: &Path) -> io::Result<Firmware<EfiVars>> {
     let partitions = PerBank::try_from_fn(|bank| partition_of(&run_dir.join(format!("dev/boot-{bank}"))))?;
     Ok(Firmware::new(EfiVars::new(vars), partitions))
+}
+
+/// systemd-boot; `run_dir` has a link to its partition. Without one it serves all the same, and no firmware entry is made.
+pub(super) fn systemd_boot(vars: &Path, run_dir: &Path) -> SystemdBoot<EfiVars> {
+    SystemdBoot::new(EfiVars::new(vars)).on_partition(partition_of(&run_dir.join("dev/esp")).ok())
 }
 
 #[cfg(test)]
