@@ -43,6 +43,7 @@ scenarios_as_tests!(
     signed_system_boots_and_updates,
     unsigned_kernel_image_is_refused_by_firmware,
     altered_kernel_image_is_refused_by_firmware,
+    unsigned_kernel_image_under_systemd_boot_falls_back,
 );
 
 fn play(name: &str) -> Result<(), Told> {

@@ -14,6 +14,8 @@ mod watchdogs;
 
 use std::time::Duration;
 
+use bank_format::loader::Kind;
+
 use crate::{
     error::{Error, Result},
     firmware::Firmware,
@@ -126,6 +128,12 @@ pub const ALL: &[Scenario] = &[
         shows: "under Secure Boot a signed image with one flipped bit falls back by the firmware's refusal",
         setting: SECURE,
         play: secure::altered_kernel_image_is_refused_by_firmware,
+    },
+    Scenario {
+        name: "unsigned_kernel_image_under_systemd_boot_falls_back",
+        shows: "under Secure Boot systemd-boot is started again when firmware refuses the image that it asked for",
+        setting: Setting { profile: Profile { kind: Kind::SystemdBoot, ..SECURE.profile }, ..SECURE },
+        play: secure::unsigned_kernel_image_under_systemd_boot_falls_back,
     },
 ];
 

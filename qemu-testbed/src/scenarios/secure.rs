@@ -13,6 +13,8 @@ use crate::{
 
 /// How OVMF says that it does not start an image.
 const REFUSED: &str = "Access Denied";
+/// The firmware entry that starts systemd-boot when the first one has returned.
+const SECOND_TRY: &str = "\"Roro (second try)\"";
 
 pub(super) fn signed_system_boots_and_updates(stage: &mut Stage) -> Result<()> {
     begin(stage)?;
@@ -28,6 +30,19 @@ pub(super) fn unsigned_kernel_image_is_refused_by_firmware(stage: &mut Stage) ->
     stage.install_built_for(Release::Good, unsigned)?;
     stage.reboot()?;
     stage.expect_on_log(REFUSED)?;
+    stage.expect_fallback(Bank::A, "1.0.0", &[""])?;
+    stage.expect_confirmed(Bank::A, "1.0.0")?;
+    Ok(())
+}
+
+/// systemd-boot returns to the firmware, tries no other entry and does not reset: the firmware's second entry starts it again.
+pub(super) fn unsigned_kernel_image_under_systemd_boot_falls_back(stage: &mut Stage) -> Result<()> {
+    begin(stage)?;
+    let unsigned = Profile { signed: Signed::No, ..stage.setting().profile };
+    stage.install_built_for(Release::Good, unsigned)?;
+    stage.reboot()?;
+    stage.expect_on_log(REFUSED)?;
+    stage.expect_on_log(SECOND_TRY)?;
     stage.expect_fallback(Bank::A, "1.0.0", &[""])?;
     stage.expect_confirmed(Bank::A, "1.0.0")?;
     Ok(())
