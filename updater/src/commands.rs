@@ -60,10 +60,11 @@ impl Context {
     }
 }
 
-/// One deed at a time: a second one is told who is at work.
+/// One deed at a time: a second one is told who is at work. The lock lies in memory: a state partition that takes nothing must not
+/// keep a boot from being settled.
 fn lock(config: &Config) -> Result<FileLock> {
-    std::fs::create_dir_all(&config.state_dir).map_err(file("create", &config.state_dir))?;
-    let path = config.state_dir.join("lock");
+    std::fs::create_dir_all(&config.run_dir).map_err(file("create", &config.run_dir))?;
+    let path = config.run_dir.join("lock");
     match linux::try_lock(&path).map_err(file("lock", &path))? {
         LockAttempt::Taken(lock) => Ok(lock),
         LockAttempt::HeldBy(holder) => Err(Error::Busy { holder }),

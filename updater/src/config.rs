@@ -55,14 +55,14 @@ pub struct Config {
     /// The trust root, TUF `root.json`.
     #[serde(default = "default_trust_root")]
     pub trust_root: PathBuf,
-    /// History, evidence, lock.
+    /// History, evidence, newer trust roots.
     pub state_dir: PathBuf,
     /// The record: partition or file.
     pub record: PathBuf,
     /// What the running image says of itself.
     #[serde(default = "default_release_file")]
     pub release_file: PathBuf,
-    /// What the initrd left: `bank`, `dev/`.
+    /// What the initrd left: `bank`, `dev/`; and the lock.
     #[serde(default = "default_run_dir")]
     pub run_dir: PathBuf,
     /// Where health checks are declared.

@@ -1,4 +1,5 @@
-//! The device: the engine and its hands. Carries out what the engine asks for, in its order, and stops at the first failure.
+//! The device: the engine and its hands. Carries out what the engine asks for, in its order, and stops at the first failure; only the
+//! history may fail.
 
 use std::{io, path::Path, rc::Rc};
 
@@ -18,11 +19,12 @@ use crate::{
     error::{Error, Result, file},
     evidence::Witness,
     gate::Finding,
-    history::{Happening, HistoryFile, HistoryLog},
+    history::{Entry, Happening, HistoryFile, HistoryLog},
     http::Http,
     machine::MachineReboot,
     medium::PathMedium,
     ports::{AfterReboot, BankDisk, BootControl, Clock, Reboot, RecordStore, Transport},
+    printer,
     record::{MemoryRecord, rebuild},
 };
 
@@ -123,7 +125,12 @@ impl Device {
             }
             Loaded::Lost(why) => {
                 let release = running_release(&config.release_file)?;
-                let remembered = history.entries()?.into_iter().filter_map(|entry| entry.floor).max();
+                // A state partition that cannot be read must not leave the device without a record as well.
+                let entries = history.entries().unwrap_or_else(|error| {
+                    printer::person(&format!("warning: no floor is remembered: {}", error.line()));
+                    Vec::new()
+                });
+                let remembered = entries.into_iter().filter_map(|entry| entry.floor).max();
                 (rebuild(running, release, remembered, &why), Origin::Rebuilt)
             }
         };
@@ -213,13 +220,21 @@ impl Device {
                 if matches!(entry.event, Happening::Confirmed | Happening::Rejected) {
                     entry.checks = std::mem::take(&mut self.checks);
                 }
-                self.ports.history.append(&entry)?;
+                self.remember(&entry);
             }
             Action::Reboot => {
                 return self.ports.reboot.reboot().map(Some).map_err(|source| Error::Reboot { source });
             }
         }
         Ok(None)
+    }
+
+    /// Puts an entry into the history. One that cannot be written is said, and holds nothing up: a full state partition must cost
+    /// neither an install nor a way back.
+    pub(crate) fn remember(&mut self, entry: &Entry) {
+        if let Err(error) = self.ports.history.append(entry) {
+            printer::person(&format!("warning: the history lacks {}: {}", entry.event.word(), error.line()));
+        }
     }
 
     /// The only door to the boot loader's trial.

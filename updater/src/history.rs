@@ -1,4 +1,6 @@
 //! The history: one JSON object a line, appended and flushed, in the state directory. A torn last line is passed over.
+//!
+//! It never grows beyond [`MAX_HISTORY_BYTES`]: at the bound it is rewritten to its newest half.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Result, file},
     gate::Finding,
-    limits::MAX_HISTORY_BYTES,
+    limits::{KEPT_HISTORY_BYTES, MAX_HISTORY_BYTES},
     linux,
 };
 
@@ -103,6 +105,20 @@ impl HistoryFile {
     pub fn in_directory(state_dir: &Path) -> Self {
         Self { path: state_dir.join("history.jsonl") }
     }
+
+    /// Its newest bytes; none where there is no file.
+    fn newest(&self) -> io::Result<Vec<u8>> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let skip = file.metadata()?.len().saturating_sub(MAX_HISTORY_BYTES);
+        file.seek(SeekFrom::Start(skip))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_HISTORY_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 impl HistoryLog for HistoryFile {
@@ -124,6 +140,11 @@ impl HistoryLog for HistoryFile {
             }
             serde_json::to_writer(&mut line, entry)?;
             line.push(b'\n');
+            if file.metadata()?.len().saturating_add(line.len() as u64) > MAX_HISTORY_BYTES {
+                let mut kept = newest_half(&self.newest()?);
+                kept.append(&mut line);
+                return linux::replace_file(&self.path, &kept);
+            }
             file.write_all(&line)?;
             // Without this flush a fallback could be forgotten by the very power cut that follows it.
             file.sync_all()?;
@@ -133,21 +154,27 @@ impl HistoryLog for HistoryFile {
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut file = match File::open(&self.path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            };
-            let skip = file.metadata()?.len().saturating_sub(MAX_HISTORY_BYTES);
-            file.seek(SeekFrom::Start(skip))?;
-            let mut bytes = Vec::new();
-            file.take(MAX_HISTORY_BYTES).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(file("read", &self.path))?;
+        let bytes = self.newest().map_err(file("read", &self.path))?;
         Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
+}
+
+/// The whole lines of the newest half, and before them the entry with the highest floor where only an older one knows it: a record
+/// that is lost is rebuilt with that floor.
+fn newest_half(bytes: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let mut room = KEPT_HISTORY_BYTES as usize;
+    let fits = |line: &&&[u8]| {
+        let left = room.checked_sub(line.len());
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let (older, newer) = lines.split_at(lines.len() - lines.iter().rev().take_while(fits).count());
+    let floor = |line: &&[u8]| serde_json::from_slice::<Entry>(line).ok().and_then(|entry| entry.floor);
+    let highest = older.iter().max_by_key(|line| floor(line));
+    let known = newer.iter().map(floor).max().flatten();
+    let carried = highest.filter(|line| floor(line) > known);
+    carried.into_iter().chain(newer).copied().flatten().copied().collect()
 }
 
 #[cfg(test)]
@@ -180,6 +207,27 @@ mod tests {
         history.append(&entry(Happening::Confirmed)).unwrap();
         let events: Vec<_> = history.entries().unwrap().into_iter().map(|entry| entry.event).collect();
         assert_eq!(events, [Happening::Armed, Happening::Confirmed]);
+    }
+
+    #[test]
+    fn a_device_that_lives_long_keeps_the_newest_entries_and_the_highest_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = HistoryFile::in_directory(dir.path());
+        history.append(&Entry { floor: Some(Version::new(7, 0, 0)), ..entry(Happening::Confirmed) }).unwrap();
+        let path = dir.path().join("history.jsonl");
+        let reason = Some("x".repeat(20_000));
+        for number in 0..120 {
+            let floor = Some(Version::new(6, 0, number));
+            let next = Entry { reason: reason.clone(), floor, ..entry(Happening::FellBack) };
+            history.append(&next).unwrap();
+            assert!(std::fs::metadata(&path).unwrap().len() <= MAX_HISTORY_BYTES);
+        }
+        let entries = history.entries().unwrap();
+        assert_eq!(entries.first().unwrap().floor, Some(Version::new(7, 0, 0)));
+        assert_eq!(entries.last().unwrap().floor, Some(Version::new(6, 0, 119)));
+        assert!((25..60).contains(&entries.len()), "{}", entries.len());
+        let newest: Vec<_> = entries.iter().skip(1).map(|entry| entry.floor.clone().unwrap()).collect();
+        assert!(newest.windows(2).all(|pair| pair[0] < pair[1]), "in their order");
     }
 
     #[test]

@@ -28,8 +28,10 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 pub const RATE_WINDOW: Duration = Duration::from_secs(30);
 /// Bytes of a configuration file, a health file or a release file.
 pub const MAX_SMALL_FILE_BYTES: u64 = 256 << 10;
-/// Bytes of the history that are read: its newest part.
+/// Bytes of the history: a device that tells its story for years must not fill the state partition with it.
 pub const MAX_HISTORY_BYTES: u64 = 1 << 20;
+/// Bytes of it that are kept when it is at that bound: it is not rewritten with each entry.
+pub const KEPT_HISTORY_BYTES: u64 = MAX_HISTORY_BYTES / 2;
 /// Bytes of a check's output that become part of a reason.
 pub const MAX_CHECK_OUTPUT_BYTES: usize = 4 << 10;
 /// Bytes of a web page or a file that a health check looks through: a hostile or endless answer costs no more than that.

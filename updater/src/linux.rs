@@ -178,12 +178,18 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let next = path.with_file_name(name);
-    let mut file = File::create(&next)?;
-    file.write_all(bytes)?;
-    // Without it the rename could reach the disk before the content, and an empty file would be left.
-    file.sync_all()?;
-    std::fs::rename(&next, path)?;
-    sync_directory_of(path)
+    let replace = || -> io::Result<()> {
+        let mut file = File::create(&next)?;
+        file.write_all(bytes)?;
+        // Without it the rename could reach the disk before the content, and an empty file would be left.
+        file.sync_all()?;
+        std::fs::rename(&next, path)?;
+        sync_directory_of(path)
+    };
+    replace().inspect_err(|_| {
+        // What did not fit takes no room.
+        let _ = std::fs::remove_file(&next);
+    })
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub fn settle(device: &mut Device, rearm: Rearm) -> Result<Option<AfterReboot>> 
 fn settle_after(device: &mut Device, rearm: Rearm, witness: Option<&Witness>) -> Result<Option<AfterReboot>> {
     let boot_id = device.boot_id()?;
     let after = device.handle(Event::Booted { boot_id, rearm }, &mut NoWork)?;
-    note_lost_bank(device, witness)?;
+    note_lost_bank(device, witness);
     if after.is_none() {
         close_unwanted(device.ports.disk.as_ref(), device.record(), device.running())?;
     }
@@ -83,10 +83,10 @@ fn settle_after(device: &mut Device, rearm: Rearm, witness: Option<&Witness>) ->
 }
 
 /// The initrd can change the record, but not the history: a bank that it gave up is noted here, once.
-fn note_lost_bank(device: &mut Device, witness: Option<&Witness>) -> Result<()> {
+fn note_lost_bank(device: &mut Device, witness: Option<&Witness>) {
     let record = device.record();
     let Some(last) = record.last_result.clone().filter(|last| last.outcome == Outcome::BankLost) else {
-        return Ok(());
+        return;
     };
     let entry = Entry {
         unix_seconds: device.ports.clock.unix_seconds(),
@@ -98,15 +98,16 @@ fn note_lost_bank(device: &mut Device, witness: Option<&Witness>) -> Result<()> 
         floor: record.floor.clone(),
         checks: Vec::new(),
     };
-    let known = device
-        .ports
-        .history
-        .entries()?
-        .into_iter()
-        .rev()
-        .find(|entry| !matches!(entry.event, Happening::RecordFounded | Happening::RecordRebuilt));
+    let entries = match device.ports.history.entries() {
+        Ok(entries) => entries,
+        // It would be noted again with each boot.
+        Err(error) => return printer::person(&format!("warning: {}", error.line())),
+    };
+    let mut told = entries.into_iter().rev();
+    let known =
+        told.find(|entry| !matches!(entry.event, Happening::RecordFounded | Happening::RecordRebuilt));
     match known {
-        Some(known) if known.event == Happening::BankLost && known.bank == entry.bank => Ok(()),
-        Some(_) | None => device.ports.history.append(&entry),
+        Some(known) if known.event == Happening::BankLost && known.bank == entry.bank => (),
+        Some(_) | None => device.remember(&entry),
     }
 }

@@ -47,8 +47,8 @@ impl Engine {
                     self.forget_witness();
                     actions.extend([
                         self.commit(),
-                        Action::History(entry),
                         Action::SetTrial(bank),
+                        Action::History(entry),
                         Action::Reboot,
                     ]);
                     return actions;
@@ -65,14 +65,17 @@ impl Engine {
             }
             State::Trial(_) | State::Rejected(_) => (),
         }
+        // The history comes last: a state partition that hangs must not keep the loader from being told.
+        let mut deeds = Vec::new();
         if self.record != before || self.origin != Origin::Stored {
-            actions.insert(0, self.commit());
+            deeds.push(self.commit());
         }
         if tell_loader {
             // Re-arms the loader's counter: a bank that rots after a hundred good boots still gives way.
-            actions.push(self.set_default(self.record.confirmed));
+            deeds.push(self.set_default(self.record.confirmed));
         }
-        actions
+        deeds.append(&mut actions);
+        deeds
     }
 
     /// Nothing is written where it is known already, or where there is no record yet.

@@ -127,9 +127,6 @@ fn a_page_over_https_is_believed_if_its_certificate_is() {
 #[test]
 fn status_warns_of_a_software_watchdog_and_shows_the_checks() {
     let dir = device_directory();
-    let path = dir.path().join("updater.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, format!("run_dir = \"run\"\n{text}")).unwrap();
     std::fs::create_dir(dir.path().join("run")).unwrap();
     write(dir.path(), "run/boot.json", br#"{"bank":"b","as":"trial","watchdog":"softdog"}"#);
     let status = || serde_json::from_str::<Value>(&updater(dir.path(), &["--json", "status"]).1).unwrap();

@@ -226,7 +226,8 @@ fn a_gate_that_gets_no_further_is_silent() {
     let socket = dir.path().join("notify");
     installed(dir.path(), "1.0.0", 1);
     rebooted(dir.path());
-    let LockAttempt::Taken(lock) = linux::try_lock(&dir.path().join("state/lock")).unwrap() else {
+    std::fs::create_dir_all(dir.path().join("run")).unwrap();
+    let LockAttempt::Taken(lock) = linux::try_lock(&dir.path().join("run/lock")).unwrap() else {
         unreachable!("nobody else is here")
     };
     let listener = UnixDatagram::bind(&socket).unwrap();

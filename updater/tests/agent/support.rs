@@ -154,6 +154,7 @@ pub fn device_directory() -> tempfile::TempDir {
             compatible = "test,any"
             trust_root = "root.json"
             state_dir = "state"
+            run_dir = "run"
             record = "record.bin"
             release_file = "release.json"
             health_dirs = ["health.d"]

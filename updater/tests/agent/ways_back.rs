@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::support::{confirmed, device_directory, installed, open, rebooted};
-use bank_format::{Bank, record::Outcome};
+use crate::support::{bundle, confirmed, content, device_directory, installed, open, rebooted, write};
+use bank_format::{Bank, manifest::Tree, record::Outcome};
 use updater::{
     Kind, Result,
     device::NoWork,
@@ -73,6 +73,78 @@ fn an_orderly_end_of_the_boot_is_on_record() {
     let record = std::fs::read(dir.path().join("record.bin")).unwrap();
     crate::install::updater(dir.path(), &["settle", "--ending"]);
     assert_eq!(std::fs::read(dir.path().join("record.bin")).unwrap(), record, "nothing is written twice");
+}
+
+/// How the state partition is sick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Partition {
+    Full,
+    Unwritable,
+}
+
+/// What is told is lost, and nothing else: the release is installed, the sick one is left, the next one is confirmed.
+#[test]
+fn a_state_partition_that_takes_nothing_costs_no_install_and_no_way_back() {
+    for sick in [Partition::Full, Partition::Unwritable] {
+        let dir = device_directory();
+        confirmed(dir.path(), "1.0.0", 1);
+        let state = dir.path().join("state");
+        std::fs::remove_dir_all(&state).unwrap();
+        match sick {
+            Partition::Full => {
+                std::fs::create_dir(&state).unwrap();
+                for name in ["history.jsonl", "lock"] {
+                    std::os::unix::fs::symlink("/dev/full", state.join(name)).unwrap();
+                }
+                std::fs::write(state.join("evidence"), "").unwrap();
+            }
+            // Not even root can make a directory there.
+            Partition::Unwritable => {
+                let path = dir.path().join("updater.toml");
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.replace("state_dir = \"state\"", "state_dir = \"/proc/roro\"");
+                std::fs::write(&path, text).unwrap();
+            }
+        }
+        let run = |arguments: &[&str]| {
+            let ran = crate::install::updater(dir.path(), arguments);
+            assert_eq!(ran.code, 0, "{sick:?}, {arguments:?}: {}", ran.errors);
+            ran
+        };
+        let file = bundle("1.1.0", &[("root", &content(60_000, 2), Tree::None)]);
+        let file = write(dir.path(), "x.roro", &file);
+        let told = run(&["install", file.to_str().unwrap()]);
+        assert!(told.errors.contains("warning: the history lacks install-started"), "{}", told.errors);
+        run(&["reboot"]);
+        run(&["settle"]);
+        assert_eq!(open(dir.path()).engine().state(), State::Trial(Bank::A));
+        run(&["rollback"]);
+        run(&["reboot"]);
+        let told = run(&["settle"]);
+        assert_eq!((told.last["result"].as_str(), open(dir.path()).running()), (Some("settled"), Bank::B));
+        assert_eq!(open(dir.path()).record().last_result.as_ref().unwrap().outcome, Outcome::FellBack);
+        run(&["install", file.to_str().unwrap()]);
+        run(&["reboot"]);
+        run(&["confirm"]);
+        run(&["settle", "--ending"]);
+        let device = open(dir.path());
+        assert_eq!((device.record().confirmed, device.record().unclean), (Bank::A, false));
+    }
+}
+
+#[test]
+fn a_lost_record_and_a_history_that_cannot_be_read_leave_a_device_that_settles() {
+    let dir = device_directory();
+    confirmed(dir.path(), "1.0.0", 1);
+    let history = dir.path().join("state/history.jsonl");
+    std::fs::remove_file(&history).unwrap();
+    std::fs::create_dir(&history).unwrap();
+    std::fs::write(dir.path().join("record.bin"), [1; 64 << 10]).unwrap();
+    let told = crate::install::updater(dir.path(), &["settle"]);
+    assert_eq!(told.code, 0, "{}", told.errors);
+    assert!(told.errors.contains("warning: no floor is remembered"), "{}", told.errors);
+    let device = open(dir.path());
+    assert_eq!((device.running(), device.record().confirmed), (Bank::B, Bank::B));
 }
 
 #[test]
