@@ -3,8 +3,8 @@
 # It knows the variables of RAUC's convention: BOOT_ORDER ("A B"), BOOT_A_LEFT, BOOT_B_LEFT (starts left, hexadecimal), and
 # roro_trial=a|b while a bank is tried. It promises: a bank is started only while starts are left, and only after the start was
 # counted; a trial whose count cannot be saved is not started; whatever is torn or gone, some bank is started, and its
-# initrd decides by the record. When nothing starts, it says so and ends in the recovery command or in a reset after 5
-# minutes: it never spins.
+# initrd decides by the record; nothing is ever written but to the partition for it. When nothing starts, it says so and ends
+# in the recovery command or in a reset after 5 minutes: it never spins.
 #
 # Where the variables lie: in U-Boot's own environment (roro_native=1; `saveenv` must work and be redundant), or in two copies on the
 # raw partition `loader` (format: docs/boot.md), for boards whose U-Boot stores no environment or one copy only. There the older copy
@@ -69,6 +69,7 @@ setexpr roro_n ${roro_n} * 1000
 new=${roro_n}
 setexpr roro_n ${roro_bytes} - 5
 data_bytes=${roro_n}
+block_0=
 block_newest=
 serial=0
 
@@ -87,29 +88,35 @@ if test ${roro_native} = 1; then
   if test -n "${BOOT_B_LEFT}"; then left_b=${BOOT_B_LEFT}; fi
   trial=${roro_trial}
 else
-  ${roro_interface} dev ${roro_device}
-  part start ${roro_interface} ${roro_device} ${roro_part_loader} roro_n
-  block_0=${roro_n}
-  setexpr roro_n ${block_0} + ${roro_blocks}
-  block_1=${roro_n}
-  at=${copy}
-  for block in ${block_0} ${block_1}; do
-    if ${roro_interface} read ${copy} ${block} ${roro_blocks}; then
-      run roro_sum
-      if itest.l *${copy} == *${crc}; then
-        setexpr roro_n ${copy} + 4
-        setexpr.b roro_n *${roro_n}
-        # The newer serial counts, and 0 comes after ff, as in U-Boot itself.
-        newer=0
-        if test -z "${block_newest}"; then newer=1; else
-          if itest ${roro_n} -gt ${serial}; then newer=1; fi
-          if itest ${serial} == ff; then if itest ${roro_n} == 0; then newer=1; fi; fi
-          if itest ${serial} == 0; then if itest ${roro_n} == ff; then newer=0; fi; fi
+  # Where the partition cannot be found nothing says where it lies: then nothing is read there, and above all nothing written.
+  setenv roro_n
+  if ${roro_interface} dev ${roro_device}; then
+    if part start ${roro_interface} ${roro_device} ${roro_part_loader} roro_n; then block_0=${roro_n}; fi
+  fi
+  if test -n "${block_0}"; then
+    setexpr roro_n ${block_0} + ${roro_blocks}
+    block_1=${roro_n}
+    at=${copy}
+    for block in ${block_0} ${block_1}; do
+      if ${roro_interface} read ${copy} ${block} ${roro_blocks}; then
+        run roro_sum
+        if itest.l *${copy} == *${crc}; then
+          setexpr roro_n ${copy} + 4
+          setexpr.b roro_n *${roro_n}
+          # The newer serial counts, and 0 comes after ff, as in U-Boot itself.
+          newer=0
+          if test -z "${block_newest}"; then newer=1; else
+            if itest ${roro_n} -gt ${serial}; then newer=1; fi
+            if itest ${serial} == ff; then if itest ${roro_n} == 0; then newer=1; fi; fi
+            if itest ${serial} == 0; then if itest ${roro_n} == ff; then newer=0; fi; fi
+          fi
+          if test ${newer} = 1; then block_newest=${block}; serial=${roro_n}; fi
         fi
-        if test ${newer} = 1; then block_newest=${block}; serial=${roro_n}; fi
       fi
-    fi
-  done
+    done
+  else
+    echo "Roro: partition ${roro_part_loader}, for the state of the boot loader, cannot be found; no start is counted"
+  fi
   lost=1
   if test -n "${block_newest}"; then
     if ${roro_interface} read ${copy} ${block_newest} ${roro_blocks}; then lost=0; fi
@@ -177,8 +184,10 @@ for pass in counted uncounted; do
               fi
             else
               # Where all is lost it begins with nothing, on the first copy.
-              mw.b ${copy} 0 ${roro_bytes}
-              ready=1
+              if test -n "${block_0}"; then
+                mw.b ${copy} 0 ${roro_bytes}
+                ready=1
+              fi
             fi
             if test ${ready} = 1; then
               mw.b ${new} 0 ${roro_bytes}

@@ -13,7 +13,7 @@ mod payload;
 mod play;
 mod stage;
 
-pub use play::play;
+pub use play::{play, play_without_its_partition};
 
 use crate::error::Error;
 

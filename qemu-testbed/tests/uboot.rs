@@ -49,9 +49,18 @@ rows_as_tests!(
     good_after_bad,
 );
 
+#[test]
+fn without_its_partition_a_bank_is_started_and_nothing_is_written() -> Result<(), Told> {
+    told(uboot::play_without_its_partition())
+}
+
 fn play(name: &str) -> Result<(), Told> {
     let scenario = scenarios::by_name(name).ok_or_else(|| Told(format!("the table has no row {name}")))?;
-    uboot::play(scenario).map(drop).map_err(|error| {
+    told(uboot::play(scenario))
+}
+
+fn told(played: qemu_testbed::error::Result<std::time::Duration>) -> Result<(), Told> {
+    played.map(drop).map_err(|error| {
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {

@@ -49,6 +49,8 @@ const FAT_BYTES: u64 = 4 << 20;
 const LOADER_BYTES: u64 = 64 << 10;
 /// Bytes of both copies of the environment.
 pub const ENVIRONMENT_BYTES: usize = 2 * PARTITION_ENV_BYTES;
+/// Bytes of the partition table at the start of a disk: two blocks, and 128 entries.
+const TABLE_BYTES: u64 = 34 * 512;
 /// `SIGHUP`: how a process namespace ends whose process 1 asked for a restart (`reboot(2)`).
 const RESTARTED: i32 = 1;
 const MKIMAGE: &str = "mkimage";
@@ -150,6 +152,16 @@ impl Device {
         let place = self.layout.place(name).map(|place| place.offset_bytes).unwrap_or_default();
         let file = File::options().read(true).write(true).open(&disk).map_err(Error::io("open", &disk))?;
         deed(&file, place).map_err(Error::io("use", &disk))
+    }
+
+    /// What stands between the table and the first partition.
+    pub fn before_the_first_partition(&self) -> Result<Vec<u8>> {
+        let disk = self.disk();
+        let first = self.layout.places.iter().map(|place| place.offset_bytes).min().unwrap_or_default();
+        let file = File::open(&disk).map_err(Error::io("open", &disk))?;
+        let mut bytes = vec![0; first.saturating_sub(TABLE_BYTES) as usize];
+        file.read_exact_at(&mut bytes, TABLE_BYTES).map_err(Error::io("read", &disk))?;
+        Ok(bytes)
     }
 
     /// Both copies of the environment.

@@ -25,29 +25,55 @@ use crate::{
 
 /// Plays it on a fresh board; gives the time on stage.
 pub fn play(scenario: &Scenario) -> Result<Duration> {
+    let more = if scenario.recovery { device::recovery_command() } else { String::new() };
+    on_a_fresh_board(&format!("u-boot-{}", scenario.name), scenario.tries, &more, &[], |player| {
+        for (number, step) in scenario.steps.iter().enumerate() {
+            player.step(step).map_err(|error| player.told(scenario, number, step, &error))?;
+        }
+        Ok(())
+    })
+}
+
+/// The boot script looks for its partition where there is none: a bank is started all the same, and nothing is written to the blocks
+/// between the table and the first partition, where a boot ROM may have its loader.
+pub fn play_without_its_partition() -> Result<Duration> {
+    let wrong = [("roro_part_loader=2", "roro_part_loader=9")];
+    on_a_fresh_board("u-boot-without-its-partition", 1, "", &wrong, |player| {
+        agree("the board", &Quiet::Up(Bank::A), &player.stage.power_on()?)?;
+        let outside = player.stage.before_the_first_partition()?;
+        agree("bytes written to none's land", &None, &outside.iter().position(|byte| *byte != 0))
+    })
+}
+
+/// Lets `deeds` happen on a fresh board, whose environment has more, and whose boot script has these lines in place of the page's.
+fn on_a_fresh_board(
+    name: &str,
+    tries: u32,
+    more_environment: &str,
+    lines: &[(&str, &str)],
+    deeds: impl FnOnce(&mut Player) -> Result<()>,
+) -> Result<Duration> {
     let workshop = workshop()?;
     board::installed()?;
-    let name = format!("u-boot-{}", scenario.name);
     let _run = slots::lock(&workshop.runs().join(format!("{name}.lock")))?;
-    let _slot = slots::machine_slot(&workshop.runs(), &name)?;
+    let _slot = slots::machine_slot(&workshop.runs(), name)?;
     let started = Instant::now();
-    let folder = workshop.runs().join(&name);
+    let folder = workshop.runs().join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(Error::io("remove the earlier run in", &folder))?;
     }
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let page = Page::open(workshop.source())?;
-    let agent = workshop.binaries().join("updater");
-    let device = Device::factory(&folder, workshop.source(), &agent, &page, scenario.tries)?;
-    let mut environment = page.board_environment;
-    if scenario.recovery {
-        environment.push_str(&device::recovery_command());
+    let mut page = Page::open(workshop.source())?;
+    for (shown, wanted) in lines {
+        page.settings = page.settings.replace(shown, wanted);
     }
+    let agent = workshop.binaries().join("updater");
+    let device = Device::factory(&folder, workshop.source(), &agent, &page, tries)?;
+    let mut environment = page.board_environment;
+    environment.push_str(more_environment);
     let board = Board::assemble(&folder, &device.disk(), &environment)?;
     let mut player = Player { stage: Stage::new(device, board), quiet: Quiet::Stopped };
-    for (number, step) in scenario.steps.iter().enumerate() {
-        player.step(step).map_err(|error| player.told(scenario, number, step, &error))?;
-    }
+    deeds(&mut player)?;
     fs::remove_dir_all(&folder).map_err(Error::io("remove the run in", &folder))?;
     Ok(started.elapsed())
 }

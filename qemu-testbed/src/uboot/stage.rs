@@ -134,6 +134,11 @@ impl Stage {
         self.device.restore(contents)
     }
 
+    /// What stands on the disk between its table and the first partition.
+    pub fn before_the_first_partition(&self) -> Result<Vec<u8>> {
+        self.device.before_the_first_partition()
+    }
+
     /// Something rots. The machine must be off.
     pub fn damage(&mut self, what: Damage) -> Result<()> {
         self.note(format!("damage: {what:?}"));
