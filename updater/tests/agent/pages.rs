@@ -1,7 +1,8 @@
 //! The pages on boot loaders, followed as an integrator would: the blocks of the page are the configuration, the program and the
 //! loader, with other paths; the agent's real code installs, reboots, confirms and falls back with them.
 //!
-//! What is played: the initrd, by the rule that it uses, and the firmware of the Raspberry Pi, by its documentation.
+//! What is played: the initrd, by the rule that it uses, and the firmware of the Raspberry Pi, by its documentation. Whether the real
+//! initrd finds its way on the disk of the page is another test's: `qemu-testbed/tests/tryboot_page.rs`.
 
 use std::{
     cell::Cell,
@@ -20,7 +21,7 @@ use bank_format::{
 };
 use updater::{
     Device, Terms,
-    config::{Config, Network},
+    config::{Backend, Config, Network},
     device::{NoWork, Purpose},
     engine::{Event, Rearm, State},
     install,
@@ -142,7 +143,10 @@ impl<F: Firmware> Board<F> {
         match decision {
             Decision::Boot(_) => true,
             Decision::Redirect { to, .. } => {
-                updater::boot::open(&self.config).set_default(to, Spare::Unbootable).unwrap();
+                // The initrd does not call the program of a script, which lies in the root: it resets, and no more.
+                if !matches!(self.config.boot.backend, Backend::Script { .. }) {
+                    updater::boot::open(&self.config).set_default(to, Spare::Unbootable).unwrap();
+                }
                 false
             }
             Decision::Stop { reason } => panic!("{reason}"),
