@@ -262,10 +262,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The network.
-    #[error("cannot fetch {url}")]
+    #[error("cannot fetch from {server}")]
     Fetch {
-        /// From where.
-        url: String,
+        /// From where, without what may be a credential.
+        server: String,
         /// Why.
         source: FetchError,
     },

@@ -16,6 +16,7 @@ pub use error::FetchError;
 use crate::{
     config::Network,
     error::{Error, Result},
+    http::server_of,
     limits::{
         BUFFER_BYTES, FIRST_PAUSE, MAX_PAUSE, MAX_RETRY_AFTER, PROBE_BYTES, PROGRESS_BYTES, RATE_WINDOW,
     },
@@ -238,7 +239,7 @@ impl Stream<'_> {
 
 impl Wire<'_> {
     fn failed(&self, source: FetchError) -> Error {
-        Error::Fetch { url: self.url.clone(), source }
+        Error::Fetch { server: server_of(&self.url), source }
     }
 
     fn send(&self, first: u64, last: u64) -> Result<Response, Attempt> {

@@ -120,6 +120,20 @@ pub fn ask(url: &str, step: Duration) -> Result<Response, TransportError> {
     answer(client.get(url).header(ACCEPT_ENCODING, "identity").send())
 }
 
+/// A server for people and for logs: scheme, host and port. The rest of an address may hold credentials, and what is told of it ends in
+/// records, histories and on consoles.
+#[must_use]
+pub fn server_of(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(url) => match (url.host_str(), url.port()) {
+            (Some(host), Some(port)) => format!("{}://{host}:{port}", url.scheme()),
+            (Some(host), None) => format!("{}://{host}", url.scheme()),
+            (None, _) => format!("{}:", url.scheme()),
+        },
+        Err(_) => "an address that cannot be read".into(),
+    }
+}
+
 fn refused(what: &str, source: &dyn StdError) -> TransportError {
     TransportError::Refused { detail: format!("{what}: {source}") }
 }
@@ -145,7 +159,8 @@ fn answer(sent: reqwest::Result<reqwest::blocking::Response>) -> Result<Response
             body: Box::new(response),
         }),
         Err(error) if error.is_redirect() || error.is_builder() => {
-            Err(TransportError::Refused { detail: chain(&error) })
+            // With the address a token in it would be told.
+            Err(TransportError::Refused { detail: chain(&error.without_url()) })
         }
         // The next attempt would meet the same certificate.
         Err(error) if chain(&error).contains("invalid peer certificate") => {
@@ -193,4 +208,22 @@ fn root_certificates() -> rustls::RootCertStore {
     }
     store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_address_only_the_server_is_told() {
+        for (url, expected) in [
+            ("https://user:token@updates.example/a/b?token=secret#x", "https://updates.example"),
+            ("http://127.0.0.1:8080/x.roro", "http://127.0.0.1:8080"),
+            ("https://[::1]:8443/?token=secret", "https://[::1]:8443"),
+            ("user:token@host", "user:"),
+            ("//user:token@host", "an address that cannot be read"),
+        ] {
+            assert_eq!(server_of(url), expected);
+        }
+    }
 }

@@ -15,7 +15,7 @@ mod warnings;
 pub use judged::Judged;
 pub use warnings::{Warning, of_machine};
 
-use crate::{device::Device, engine::State, error::Result};
+use crate::{device::Device, engine::State, error::Result, gate::harmless};
 
 /// The JSON of `status`. Schema: `docs/architecture.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -244,7 +244,8 @@ impl Status {
             lines.push(format!("health     {}", health.words()));
         }
         lines.extend(self.warnings.iter().map(|warning| format!("warning    {}", warning.text)));
-        lines
+        // Reasons come from programs and kernels that failed: nothing in them steers a terminal.
+        lines.iter().map(|line| harmless(line)).collect()
     }
 }
 
@@ -301,6 +302,10 @@ mod tests {
             )
         );
         let text = status.lines().join("\n");
+        let mut hostile = status;
+        hostile.last_result.as_mut().unwrap().reason = Some("\u{1b}[2J\u{9b}2J all is well".into());
+        let steered = hostile.lines().join("\n");
+        assert!(!steered.contains(['\u{1b}', '\u{9b}']) && steered.contains("[2J"), "{steered}");
         assert!(
             text.ends_with("warning    a hang waits")
                 && text.contains("health     0 of 1 checks healthy, failed: kiosk answers: exit 1\n")

@@ -72,7 +72,7 @@ fn list(context: &Context, entries: &[Entry], last: Option<usize>) {
         let number = entries.len() - place;
         match context.format {
             Format::Json => printer::object(&Numbered { number, entry }),
-            Format::Text => printer::data(&format!("{number:>4}  {}", line(entry))),
+            Format::Text => printer::data(&harmless(&format!("{number:>4}  {}", line(entry)))),
         }
     }
 }

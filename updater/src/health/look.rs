@@ -110,8 +110,10 @@ impl Eye {
             network.read_timeout_seconds = network.read_timeout_seconds.min(step);
             match Http::new(network).get(&Request { url, first: 0, last: 0 }) {
                 Ok(answer) if answer.status < 500 && answer.status != PROXY_REFUSES => return Ok(()),
-                Ok(answer) => troubles.push(format!("{url}: status {}", answer.status)),
-                Err(error) => troubles.push(format!("{url}: {}", of_transport(&error))),
+                Ok(answer) => {
+                    troubles.push(format!("{}: status {}", http::server_of(url), answer.status));
+                }
+                Err(error) => troubles.push(format!("{}: {}", http::server_of(url), of_transport(&error))),
             }
             if Instant::now() >= end {
                 break;

@@ -300,6 +300,39 @@ fn one_update_source_that_answers_is_enough() {
 }
 
 #[test]
+fn credentials_of_a_source_and_escapes_of_a_program_are_told_nobody() {
+    let dir = device_directory();
+    let path = dir.path().join("updater.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let port = closed_port();
+    let source = format!("http://user:pass-word@127.0.0.1:{port}/repo/se-cret/?token=se-cret");
+    std::fs::write(&path, format!("{text}\n[[source]]\nurl = \"{source}\"\n")).unwrap();
+    declare(
+        dir.path(),
+        "[[check]]\nname = \"loud\"\ncommand = [\"/bin/sh\", \"-c\", \"printf '\\\\033[2Jall is well'; exit 1\"]\n",
+    );
+    let findings = examined(dir.path(), Mode::Once);
+    let told = reason(&findings).unwrap();
+    assert!(told.contains(&format!("http://127.0.0.1:{port}: ")), "{told}");
+    assert!(told.contains("loud: exit 1: \u{fffd}[2Jall is well"), "{told}");
+    for secret in ["pass-word", "se-cret", "user", "\u{1b}"] {
+        assert!(!told.contains(secret), "{told}");
+    }
+    let mut device = crate::support::open(dir.path());
+    let terms = updater::Terms {
+        compatible: "test,any".into(),
+        trust: crate::support::trust(),
+        network: updater::config::Network { retries: 0, ..Default::default() },
+    };
+    let error =
+        updater::install(&mut device, &terms, &source, &mut updater::ports::Silent).unwrap_err().line();
+    assert!(
+        error.contains("127.0.0.1") && !error.contains("pass-word") && !error.contains("se-cret"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_comes_up_late_is_waited_for_and_must_hold() {
     let dir = device_directory();
     let ready = dir.path().join("ready");
