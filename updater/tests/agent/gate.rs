@@ -148,6 +148,7 @@ fn the_unit_of_the_gate_fits_its_limits() {
         Duration::from_secs(digits.parse::<u64>().unwrap() * unit)
     };
     assert_eq!((value("Type"), value("NotifyAccess")), ("notify", "main"));
+    assert_eq!(value("WantedBy"), "sysinit.target", "a trial that ends in another target is judged as well");
     assert_eq!(value("FailureAction"), "reboot-force");
     assert_eq!(seconds("WatchdogSec"), limits::MAX_GATE_SILENCE);
     let tool = limits::TOOL_DEADLINE;
