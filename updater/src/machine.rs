@@ -5,12 +5,15 @@ use std::{
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     health::rounds::Trouble,
-    limits::{MAX_CHECK_OUTPUT_BYTES, MAX_JOURNAL_BYTES, MAX_JOURNAL_LINES, MAX_TOOL_BYTES, TOOL_DEADLINE},
+    limits::{
+        MAX_CHECK_OUTPUT_BYTES, MAX_JOURNAL_BYTES, MAX_JOURNAL_LINES, MAX_TOOL_BYTES, MIN_LOOK,
+        TOOL_DEADLINE, WATCH_INTERVAL,
+    },
     linux,
     ports::{AfterReboot, Reboot},
     process::{self, Ended, Finished, Keep},
@@ -40,6 +43,50 @@ const BOOT_COMPLETE: &str = "boot-complete.target";
 #[derive(Debug, Clone, Copy)]
 pub struct ThisMachine;
 
+/// What `systemctl is-system-running` means.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// All that was to be started was started; which units failed is asked separately.
+    Up,
+    /// It will not come up.
+    Down(String),
+    /// No answer, or not up yet.
+    Unknown(String),
+}
+
+/// Only two words mean that the system is up: whatever else is said must not pass for it.
+fn state_of_system(answer: &str) -> State {
+    match last_line(answer) {
+        "running" | "degraded" => State::Up,
+        word @ ("maintenance" | "stopping") => State::Down(format!("the state of the system is: {word}")),
+        "" => State::Unknown("systemctl does not say whether the system is up".into()),
+        word => State::Unknown(format!("the state of the system is: {word}")),
+    }
+}
+
+/// Whether `boot-complete.target` is there to be started. Only an image that has none, or has masked it, goes without.
+fn is_there(succeeded: bool, answer: &str) -> Result<bool, String> {
+    match (succeeded, last_line(answer)) {
+        (true, "loaded") => Ok(true),
+        (true, "not-found" | "masked") => Ok(false),
+        (true, word) => Err(format!("it cannot be started, its state is: {word}")),
+        (false, word) => Err(format!("systemctl does not know it: {word}")),
+    }
+}
+
+/// What a tool says on its error output comes before its answer.
+fn last_line(text: &str) -> &str {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default()
+}
+
+fn not_up_in(deadline: Duration) -> String {
+    let jobs = systemctl(&["list-jobs", "--no-legend", "--no-pager"], TOOL_DEADLINE)
+        .map(|jobs| jobs.text())
+        .unwrap_or_default();
+    let units: Vec<&str> = jobs.lines().filter_map(|line| line.split_whitespace().nth(1)).take(8).collect();
+    format!("the system did not come up in {} s, it waits for: {}", deadline.as_secs(), units.join(", "))
+}
+
 fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
@@ -54,22 +101,21 @@ impl Machine for ThisMachine {
         if !systemd_runs() {
             return Ok(());
         }
-        // "degraded" is an exit code too: which units failed is asked separately.
-        let waited = systemctl(&["is-system-running", "--wait"], deadline)?;
-        match waited.ended {
-            Ended::Exited(_) => Ok(()),
-            Ended::TimedOut => {
-                let jobs = systemctl(&["list-jobs", "--no-legend", "--no-pager"], TOOL_DEADLINE)
-                    .map(|jobs| jobs.text())
-                    .unwrap_or_default();
-                let units: Vec<&str> =
-                    jobs.lines().filter_map(|line| line.split_whitespace().nth(1)).take(8).collect();
-                Err(format!(
-                    "the system did not come up in {} s, it waits for: {}",
-                    deadline.as_secs(),
-                    units.join(", ")
-                ))
+        let end = Instant::now() + deadline;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let waited = systemctl(&["is-system-running", "--wait"], left.max(MIN_LOOK))?;
+            let why = match (&waited.ended, state_of_system(&waited.text())) {
+                (Ended::Exited(_), State::Up) => return Ok(()),
+                (Ended::Exited(_), State::Down(why)) => return Err(why),
+                // A service manager that was executed anew has dropped the question: it is asked again.
+                (Ended::Exited(_), State::Unknown(why)) => why,
+                (Ended::TimedOut, _) => return Err(not_up_in(deadline)),
+            };
+            if Instant::now() >= end {
+                return Err(why);
             }
+            std::thread::sleep(WATCH_INTERVAL);
         }
     }
 
@@ -78,7 +124,7 @@ impl Machine for ThisMachine {
             return Ok(());
         }
         let state = systemctl(&["show", "--property=LoadState", "--value", BOOT_COMPLETE], TOOL_DEADLINE)?;
-        if state.text().trim() != "loaded" {
+        if !is_there(state.succeeded(), &state.text())? {
             return Ok(());
         }
         let started = systemctl(&["start", BOOT_COMPLETE], limit)?;
@@ -208,6 +254,45 @@ impl Reboot for MachineReboot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_running_and_degraded_are_up() {
+        for up in ["running\n", "degraded\n", "warning: x\ndegraded\n"] {
+            assert_eq!(state_of_system(up), State::Up);
+        }
+        for down in ["maintenance\n", "stopping\n"] {
+            assert!(matches!(state_of_system(down), State::Down(_)), "{down}");
+        }
+        for open in [
+            "",
+            "starting",
+            "initializing",
+            "offline",
+            "unknown",
+            "Failed to connect to bus: x",
+            "not running",
+        ] {
+            assert!(matches!(state_of_system(open), State::Unknown(_)), "{open}");
+        }
+    }
+
+    #[test]
+    fn boot_complete_is_passed_over_only_where_there_is_none() {
+        assert_eq!(is_there(true, "loaded\n"), Ok(true));
+        for none in ["not-found\n", "masked\n"] {
+            assert_eq!(is_there(true, none), Ok(false));
+        }
+        for (succeeded, answer) in [
+            (true, "error\n"),
+            (true, "bad-setting\n"),
+            (true, ""),
+            (false, ""),
+            (false, "loaded\n"),
+            (false, "not-found"),
+        ] {
+            assert!(is_there(succeeded, answer).is_err(), "{succeeded} {answer}");
+        }
+    }
 
     #[test]
     fn the_state_of_a_container_is_read() {
