@@ -40,8 +40,9 @@ pub const MAX_CHECKED_BYTES: usize = 256 << 10;
 pub const MAX_NETWORK_STEP: Duration = Duration::from_secs(10);
 /// Health checks of one device, declarations of all files together.
 pub const MAX_HEALTH_CHECKS: usize = bank_format::limits::MAX_HEALTH_CHECKS;
-/// What the checks that every system must pass may take: a unit that has just failed may be restarted by another.
-pub const BUILT_IN_DEADLINE: Duration = Duration::from_secs(4);
+/// What the checks that every system must pass may take: a unit that has just failed may be restarted by another, and a slow memory
+/// card may take many seconds to flush.
+pub const BUILT_IN_DEADLINE: Duration = Duration::from_secs(30);
 /// How often they are looked at again.
 pub const BUILT_IN_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a trial may take to reach an update source: addresses come late on a slow network.

@@ -60,7 +60,7 @@ impl Args {
         drop(device);
         let findings = watched(&config, &machine, &manager, attempt.as_ref());
         manager.beat("deciding");
-        // A person may be at work for a moment: their word counts, and then the gate looks again.
+        // A person may be at work for a moment: what they decide counts. The checks are not made again meanwhile.
         let _lock = patient_lock(&config, GATE_LOCK_ATTEMPTS)?;
         manager.beat("deciding");
         let mut device = Device::open(&config, Purpose::Act)?;

@@ -3,7 +3,7 @@
 //! ```text
 //! reaching   each check is looked at, every interval, until it is healthy or its deadline is over
 //! soaking    all were healthy once: each is looked at every interval, and one bad look fails it
-//! closing    a last look at those whose last one is older than their interval
+//! closing    a last look at those whose last one is older than their interval when this begins
 //! doomed     one has failed: those that were never looked at get one short look, for the record of a person
 //! ```
 
