@@ -32,6 +32,7 @@ use crate::{
     header::Reader,
     json,
     limits::{MAX_REASON_BYTES, MAX_RECORD_PAYLOAD_BYTES},
+    loader::Spare,
     manifest::Tree,
     release::{Release, Version},
 };
@@ -93,6 +94,9 @@ pub struct BankRecord {
     /// Its images by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, ImageProof>,
+    /// The boot loader could not start it, and its initrd has not run since: no spare that firmware may begin with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub does_not_start: bool,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Value>,
@@ -211,6 +215,9 @@ pub struct Record {
     /// Redirects since a boot went on.
     #[serde(default)]
     pub redirects: u32,
+    /// Times that one bank took the other's place since a boot was settled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub losses: u32,
     /// The deed that was begun and has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted: Option<Intent>,
@@ -239,11 +246,46 @@ impl Record {
             boot_failure: None,
             unclean: false,
             redirects: 0,
+            losses: 0,
             interrupted: None,
             last_result: None,
             extra: BTreeMap::new(),
         }
     }
+
+    /// Whether this bank may take the place of the other: it was confirmed once, and the floor has not risen above it.
+    #[must_use]
+    pub fn may_take_over(&self, bank: Bank) -> bool {
+        let here = self.banks.get(bank);
+        let below = here.release.as_ref().is_some_and(|release| Some(&release.version) < self.floor.as_ref());
+        match here.state {
+            BankState::Confirmed => !below,
+            BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => false,
+        }
+    }
+
+    /// What the boot loader is told of this bank as the spare of the other.
+    #[must_use]
+    pub fn as_spare(&self, bank: Bank) -> Spare {
+        if self.may_take_over(bank) && !self.banks.get(bank).does_not_start {
+            Spare::Bootable
+        } else {
+            Spare::Unbootable
+        }
+    }
+
+    /// A system is up: whatever early boot counted is over.
+    pub fn settle(&mut self) {
+        self.unsettled_boots = 0;
+        self.boot_failure = None;
+        self.redirects = 0;
+        self.losses = 0;
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Cuts a reason to one line that fits the record.

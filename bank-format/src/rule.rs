@@ -48,6 +48,8 @@ pub enum Decision {
 #[must_use]
 pub fn decide(record: &Record, standing_in: Bank, gave_up: Option<Bank>) -> (Decision, Record) {
     let mut next = record.clone();
+    // Whatever the loader said of it: here its initrd runs.
+    next.banks.get_mut(standing_in).does_not_start = false;
     if let Some(trial) = next.trial.as_mut().filter(|trial| trial.bank == standing_in) {
         match trial.phase {
             TrialPhase::Armed | TrialPhase::Started if trial.tries_left > 0 => {
@@ -66,10 +68,11 @@ pub fn decide(record: &Record, standing_in: Bank, gave_up: Option<Bank>) -> (Dec
         }
     }
     if standing_in != record.confirmed {
-        if gave_up == Some(record.confirmed) && record.banks.get(standing_in).state == BankState::Confirmed {
+        // After the stated end it may be old news: the loader is sent there once more before it is believed.
+        let old_news = record.losses > 1 && record.redirects == 0;
+        if gave_up == Some(record.confirmed) && record.may_take_over(standing_in) && !old_news {
             let reason = format!("the boot loader has given up on bank {}", record.confirmed);
-            lose(&mut next, record.confirmed, reason);
-            return go_on(next, BootAs::LastResort);
+            return stand_in_for_silent(next, reason);
         }
         return redirect(next, standing_in, format!("bank {standing_in} is neither confirmed nor on trial"));
     }
@@ -79,9 +82,11 @@ pub fn decide(record: &Record, standing_in: Bank, gave_up: Option<Bank>) -> (Dec
         if let Some(why) = &next.boot_failure {
             reason = reason_line(&format!("{reason}: {why}"));
         }
-        if next.banks.get(!standing_in).state == BankState::Confirmed {
-            lose(&mut next, standing_in, reason.clone());
-            return redirect(next, standing_in, reason);
+        if next.may_take_over(!standing_in) {
+            return match lose(&mut next, standing_in, reason.clone()) {
+                Lost::One => redirect(next, standing_in, reason),
+                Lost::Both => (Decision::Stop { reason }, next),
+            };
         }
         // Power cuts alone never lead here: the initrd itself must have said why it cannot go on.
         if next.boot_failure.is_some() && next.unsettled_boots >= MAX_HOPELESS_BOOTS {
@@ -102,21 +107,54 @@ fn go_on(mut next: Record, as_what: BootAs) -> (Decision, Record) {
     (Decision::Boot(as_what), next)
 }
 
-/// The other bank, which was confirmed once, takes the place of `lost`.
-fn lose(next: &mut Record, lost: Bank, reason: String) {
+/// How many banks were lost since a boot was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    One,
+    Both,
+}
+
+/// The other bank takes the place of `lost`, which stays what it is: boots that did not end, or a loader that has given up, are
+/// weak evidence (power cuts, one misread sector, a cause that both banks share). Where both were lost, the stated end comes first,
+/// and after it each gets one boot in turn, so that a cause that goes away heals.
+fn lose(next: &mut Record, lost: Bank, reason: String) -> Lost {
+    replace(next, lost, reason);
+    next.losses = next.losses.saturating_add(1);
+    if next.losses <= 1 {
+        return Lost::One;
+    }
+    next.unsettled_boots = MAX_EARLY_FAILURES - 1;
+    Lost::Both
+}
+
+/// The other bank is the confirmed one from now on.
+fn replace(next: &mut Record, lost: Bank, reason: String) {
     next.last_result = Some(LastResult {
         outcome: Outcome::BankLost,
         release: next.banks.get(lost).release.clone(),
         reason: Some(reason),
         evidence: None,
     });
-    next.banks.get_mut(lost).state = BankState::Failed;
     next.confirmed = !lost;
     next.unsettled_boots = 0;
+    next.redirects = 0;
     next.boot_failure = None;
-    // A trial of the bank that is now the only good one is over: it is what we stand on.
+    // A trial of the bank that is now the one we stand on is over.
     if next.trial.as_ref().is_some_and(|trial| trial.bank == next.confirmed) {
         next.trial = None;
+    }
+}
+
+/// The confirmed bank does not come as far as its initrd; this one takes its place.
+fn stand_in_for_silent(mut next: Record, reason: String) -> (Decision, Record) {
+    let silent = next.confirmed;
+    next.banks.get_mut(silent).does_not_start = true;
+    match lose(&mut next, silent, reason.clone()) {
+        Lost::One => {
+            next.unsettled_boots = 1;
+            go_on(next, BootAs::LastResort)
+        }
+        Lost::Both => (Decision::Stop { reason }, next),
     }
 }
 
@@ -127,10 +165,8 @@ fn redirect(mut next: Record, standing_in: Bank, reason: String) -> (Decision, R
     }
     // The bank does not start where we send the loader. One that was confirmed once still serves.
     let reason = format!("{reason}, and bank {} does not start", next.confirmed);
-    if next.banks.get(standing_in).state == BankState::Confirmed {
-        let lost = next.confirmed;
-        lose(&mut next, lost, reason);
-        return go_on(next, BootAs::LastResort);
+    if next.may_take_over(standing_in) {
+        return stand_in_for_silent(next, reason);
     }
     // One more attempt after the pause, then the same again.
     next.redirects = MAX_REDIRECTS - 1;
@@ -141,11 +177,12 @@ fn redirect(mut next: Record, standing_in: Bank, reason: String) -> (Decision, R
 /// `None` where there is nothing better: then it is a failed boot like any other.
 #[must_use]
 pub fn image_is_rotten(record: &Record, standing_in: Bank, reason: &str) -> Option<Record> {
-    let replaced =
-        standing_in == record.confirmed && record.banks.get(!standing_in).state == BankState::Confirmed;
+    let replaced = standing_in == record.confirmed && record.may_take_over(!standing_in);
     replaced.then(|| {
         let mut next = record.clone();
-        lose(&mut next, standing_in, reason_line(reason));
+        replace(&mut next, standing_in, reason_line(reason));
+        // Proven, and so for good: it must not be asked again, and its boot image is closed.
+        next.banks.get_mut(standing_in).state = BankState::Failed;
         next
     })
 }
@@ -171,7 +208,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::record::{Purpose, Trial, tests::record};
+    use crate::{
+        loader::Spare,
+        record::{Purpose, Trial, tests::record},
+    };
 
     fn with_trial(phase: TrialPhase, tries_left: u32) -> Record {
         let mut record = record(1);
@@ -270,7 +310,91 @@ mod tests {
         assert!(matches!(decide(&old, Bank::B, Some(Bank::B)).0, Decision::Redirect { .. }));
         let (decision, next) = decide(&old, Bank::B, Some(Bank::A));
         assert_eq!(decision, Decision::Boot(BootAs::LastResort));
-        assert_eq!((next.confirmed, next.banks.a.state), (Bank::B, BankState::Failed));
+        assert_eq!((next.confirmed, next.banks.a.state), (Bank::B, BankState::Confirmed));
+        assert_eq!(next.as_spare(Bank::A), Spare::Unbootable, "firmware must not begin with it");
+        assert_eq!(decide(&next, Bank::A, None).1.as_spare(Bank::A), Spare::Bootable, "its initrd runs");
+    }
+
+    /// A good bank was written off by three power cuts, the other had rotted unseen, and the device stopped for good beside it.
+    #[test]
+    fn power_cuts_write_no_bank_off() {
+        let mut now = record(1);
+        now.banks.b.state = BankState::Confirmed;
+        for _ in 0..MAX_EARLY_FAILURES {
+            now = decide(&now, Bank::A, None).1;
+        }
+        let (decision, next) = decide(&now, Bank::A, None);
+        assert!(matches!(decision, Decision::Redirect { to: Bank::B, .. }));
+        assert_eq!((next.banks.a.state, next.as_spare(Bank::A)), (BankState::Confirmed, Spare::Bootable));
+        let (decision, next) = decide(&next, Bank::B, None);
+        assert_eq!(decision, Decision::Boot(BootAs::AfterUncleanEnd));
+        let next = image_is_rotten(&next, Bank::B, "block 7 is rotten").unwrap();
+        assert_eq!((next.confirmed, next.banks.b.state), (Bank::A, BankState::Failed));
+        assert!(matches!(decide(&next, Bank::A, None).0, Decision::Boot(_)));
+    }
+
+    #[test]
+    fn what_both_banks_share_is_stated_and_each_is_asked_in_turn_until_it_goes_away() {
+        let mut now = record(1);
+        now.banks.b.state = BankState::Confirmed;
+        let (mut standing_in, mut stops, mut boots) = (Bank::A, 0, Vec::new());
+        for _ in 0..30 {
+            let (decision, next) = decide(&now, standing_in, None);
+            now = match decision {
+                Decision::Boot(_) => {
+                    boots.push((standing_in, stops));
+                    boot_failed(&next, standing_in, "state is full")
+                }
+                Decision::Redirect { to, .. } => {
+                    standing_in = to;
+                    next
+                }
+                Decision::Stop { reason } => {
+                    assert!(reason.contains("state is full"), "{reason}");
+                    stops += 1;
+                    next
+                }
+            };
+            assert!(Bank::BOTH.into_iter().all(|bank| now.banks.get(bank).state == BankState::Confirmed));
+        }
+        let of = |stops| boots.iter().filter(|boot| boot.1 == stops).map(|boot| boot.0).collect::<Vec<_>>();
+        assert_eq!(of(0), [Bank::A, Bank::A, Bank::A, Bank::B, Bank::B, Bank::B]);
+        assert_eq!((of(1), of(2), of(3)), (vec![Bank::A], vec![Bank::B], vec![Bank::A]));
+        now.settle();
+        assert_eq!((now.losses, now.unsettled_boots), (0, 0));
+    }
+
+    #[test]
+    fn a_kernel_that_dies_does_not_make_the_stated_end_spin() {
+        let mut now = record(1);
+        now.banks.b.state = BankState::Confirmed;
+        let mut decisions = Vec::new();
+        // The kernel of A dies, B's initrd starts each time, and B does not come up either.
+        for _ in 0..20 {
+            let (decision, next) = decide(&now, Bank::B, Some(Bank::A));
+            now = next;
+            decisions.push(matches!(decision, Decision::Stop { .. }));
+        }
+        assert!(decisions.windows(5).all(|five| five.contains(&true)), "{decisions:?}");
+    }
+
+    #[test]
+    fn below_the_floor_no_bank_takes_over() {
+        let mut now = record(2);
+        now.confirmed = Bank::B;
+        now.banks.b = now.banks.a.clone();
+        now.banks.a.release =
+            Some(crate::Release { name: "demo".into(), version: crate::release::Version::new(1, 0, 0) });
+        assert!(!now.may_take_over(Bank::A) && now.may_take_over(Bank::B));
+        assert_eq!(now.as_spare(Bank::A), Spare::Unbootable);
+        assert!(matches!(decide(&now, Bank::A, Some(Bank::B)).0, Decision::Redirect { to: Bank::B, .. }));
+        now.unsettled_boots = MAX_EARLY_FAILURES;
+        assert!(matches!(decide(&now, Bank::B, None).0, Decision::Boot(_)));
+        assert_eq!(image_is_rotten(&now, Bank::B, "rotten"), None);
+        now.redirects = MAX_REDIRECTS;
+        assert!(matches!(decide(&now, Bank::A, None).0, Decision::Stop { .. }));
+        now.floor = None;
+        assert!(now.may_take_over(Bank::A));
     }
 
     #[test]

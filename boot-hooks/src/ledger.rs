@@ -8,7 +8,7 @@ use std::{error::Error as StdError, fmt};
 use bank_format::{
     Bank,
     loader::Spare,
-    record::{BankState, Loaded, Medium, Record, Store},
+    record::{Loaded, Medium, Record, Store},
     rule::{self, BootAs, Decision},
 };
 
@@ -75,12 +75,7 @@ pub struct Redirect {
 
 impl Redirect {
     fn by(record: &Record, to: Bank) -> Self {
-        let spare = match record.banks.get(!to).state {
-            BankState::Confirmed => Spare::Bootable,
-            BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => {
-                Spare::Unbootable
-            }
-        };
+        let spare = record.as_spare(!to);
         Self { to, spare }
     }
 }

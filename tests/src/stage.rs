@@ -184,6 +184,30 @@ impl Machine {
         Ok(Quiet::Spins)
     }
 
+    /// Whether a bank starts and can be read: what rot has taken stays in the record until somebody looks.
+    #[must_use]
+    pub fn is_whole(&self, bank: Bank) -> bool {
+        let found = started(&self.board.storage, bank);
+        self.board.loadable(bank)
+            && found.kernel_lives
+            && root_is_whole(&self.board.storage, bank, found.root)
+    }
+
+    /// Power comes, and goes again when the root is mounted, before the system has settled.
+    pub fn dies_unsettled(&mut self) -> Played<()> {
+        for _ in 0..MAX_STARTS {
+            let Start::Bank { bank, gave_up } = loaders::start(self.kind, &mut self.board) else { break };
+            let started = started(&self.board.storage, bank);
+            if started.kernel_lives
+                && matches!(self.initrd(bank, gave_up, &started)?, initrd::Passed::Root { .. })
+            {
+                self.cut_power();
+                return Ok(());
+            }
+        }
+        Err("no bank comes as far as its root".into())
+    }
+
     fn boot(&mut self, bank: Bank, gave_up: Option<Bank>) -> Played<End> {
         self.boots += 1;
         self.parameter.0.set(false);

@@ -118,7 +118,8 @@ impl Watch {
 
 /// Whether a deed can be played here; what a loader cannot survive is in `stage::exceptions`.
 fn fits(kind: Kind, machine: &Machine, deed: Deed) -> bool {
-    let has_spare = || machine.status().is_ok_and(|status| status.passive.state == BankState::Confirmed);
+    let confirmed = || machine.status().is_ok_and(|status| status.passive.state == BankState::Confirmed);
+    let has_spare = || machine.running().is_some_and(|bank| machine.is_whole(!bank)) && confirmed();
     match deed {
         Deed::Install(_) | Deed::Rollback | Deed::Reboot | Deed::PowerCut | Deed::OneRecordCopy => true,
         Deed::OneLoaderCopy | Deed::Loader => kind != Kind::Tryboot,

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use bank_format::{
     Bank,
-    loader::Spare,
     record::{
         BankRecord, BankState, ImageProof, Intent, LastResult, Outcome, Purpose, Record, Trial, TrialPhase,
         reason_line,
@@ -270,6 +269,7 @@ impl Engine {
             manifest: Some(offer.manifest),
             floor: offer.floor,
             images: BTreeMap::new(),
+            does_not_start: false,
             extra: BTreeMap::new(),
         };
         self.record.interrupted = Some(Intent { deed: "install".into(), release: offer.release, bank });
@@ -348,12 +348,15 @@ impl Engine {
                 here.floor.as_ref(),
             ));
         }
+        let other = self.record.banks.get(!bank).state;
+        if other == BankState::Confirmed && !self.record.may_take_over(!bank) {
+            // A release that raises the floor above the other bank has no spare: nothing may lead back below it.
+            self.record.banks.get_mut(!bank).state = BankState::Failed;
+        }
         self.record.confirmed = bank;
         self.record.trial = None;
         self.record.interrupted = None;
-        self.record.unsettled_boots = 0;
-        self.record.boot_failure = None;
-        self.record.redirects = 0;
+        self.record.settle();
         self.record.last_result =
             Some(LastResult { outcome: Outcome::Confirmed, release, reason: None, evidence: None });
         actions.insert(told, self.set_default(bank));
@@ -395,13 +398,7 @@ impl Engine {
 
     /// The spare follows from the record as it is once all deeds are done: only what was confirmed may take over unasked.
     fn set_default(&self, first: Bank) -> Action {
-        let spare = match self.record.banks.get(!first).state {
-            BankState::Confirmed => Spare::Bootable,
-            BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => {
-                Spare::Unbootable
-            }
-        };
-        Action::SetDefault(first, spare)
+        Action::SetDefault(first, self.record.as_spare(!first))
     }
 
     fn commit(&self) -> Action {

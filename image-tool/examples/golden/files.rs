@@ -113,6 +113,7 @@ pub fn record() -> Record {
         manifest: Some(Digest256([8; 32])),
         floor: Some(Version::new(1, 0, 0)),
         images,
+        does_not_start: false,
         extra: BTreeMap::new(),
     };
     record.trial = Some(Trial {

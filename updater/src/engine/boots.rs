@@ -22,9 +22,7 @@ impl Engine {
                 actions.push(Action::History(self.entry(Happening::RecordRebuilt, self.running, now)));
             }
         }
-        self.record.unsettled_boots = 0;
-        self.record.boot_failure = None;
-        self.record.redirects = 0;
+        self.record.settle();
         let mut tell_loader = true;
         match state {
             State::Healthy(bank) => {
@@ -57,9 +55,7 @@ impl Engine {
             }
             State::Idle | State::Confirmed | State::FellBack | State::Installing(_) | State::Installed(_) => {
                 let running = self.running;
-                if running != self.record.confirmed
-                    && self.record.banks.get(running).state == BankState::Confirmed
-                {
+                if running != self.record.confirmed && self.record.may_take_over(running) {
                     actions.push(self.adopt(running, now));
                 }
             }

@@ -1,6 +1,6 @@
 //! The engine as a table: every state, every event; then whole roads; then a random walk that must keep its promises.
 
-use bank_format::{Digest256, Release, release::Version, rule};
+use bank_format::{Digest256, Release, loader::Spare, release::Version, rule};
 use proptest::prelude::*;
 
 use super::*;
@@ -360,6 +360,34 @@ fn the_firmware_that_insists_on_the_other_confirmed_bank_is_believed() {
     record.banks.b.state = BankState::Failed;
     let mut engine = self::engine(record, Bank::B);
     assert_eq!(words(&engine.handle(booted(Rearm::Allowed), 0).unwrap()), ["set-default a"]);
+}
+
+#[test]
+fn a_release_that_raises_the_floor_has_no_spare_below_it() {
+    for (demanded, spare, told) in [
+        (Version::new(1, 1, 0), BankState::Failed, "set-default b"),
+        (Version::new(1, 0, 0), BankState::Confirmed, "set-default b, spare"),
+    ] {
+        let mut engine = engine(founded(), Bank::A);
+        let offer = Offer { floor: Some(demanded.clone()), ..offer(1) };
+        for event in [Event::BeginInstall(offer), Event::Written(proofs()), arm(), Event::RebootRequested] {
+            engine.handle(event, 0).unwrap();
+        }
+        let mut trial = self::engine(rule::decide(engine.record(), Bank::B, None).1, Bank::B);
+        let actions = words(&trial.handle(Event::Confirm, 0).unwrap());
+        assert!(actions.iter().any(|action| action == told), "{actions:?}");
+        let record = trial.record();
+        assert_eq!((record.floor.as_ref(), record.banks.a.state), (Some(&demanded), spare));
+        // Three boots that do not end never lead below the floor.
+        let mut record = record.clone();
+        let mut decision = rule::decide(&record, Bank::B, None);
+        for _ in 0..3 {
+            record = decision.1;
+            decision = rule::decide(&record, Bank::B, None);
+        }
+        let leads_back = matches!(decision.0, rule::Decision::Redirect { .. });
+        assert_eq!(leads_back, spare == BankState::Confirmed);
+    }
 }
 
 #[test]
