@@ -53,6 +53,18 @@ pub fn rebuild(running: Bank, release: Option<Release>, remembered: Option<Versi
     record
 }
 
+/// Why the bank holds what failed, as far as the record still knows: it keeps how the last deed ended, and no more.
+#[must_use]
+pub fn how_it_failed(record: &Record, bank: Bank) -> &'static str {
+    let release = record.banks.get(bank).release.as_ref();
+    let last = record.last_result.as_ref().filter(|last| last.release.as_ref() == release);
+    match last.map(|last| last.outcome) {
+        Some(Outcome::BankLost) => "it was confirmed, and could not be booted any more",
+        Some(Outcome::FellBack) => "its last trial failed",
+        Some(Outcome::Confirmed | Outcome::Cancelled | Outcome::RecordRebuilt) | None => "it has failed",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +96,19 @@ mod tests {
             (None, v("1.2.0"), v("1.2.0")),
         ] {
             assert_eq!(rebuild(Bank::B, running.map(release), remembered, "torn").floor, expected);
+        }
+    }
+
+    #[test]
+    fn a_bank_that_was_lost_is_no_trial_that_failed() {
+        let mut record = Record::founded_on(Bank::A, None, BTreeMap::new());
+        for (outcome, expected) in [
+            (Outcome::BankLost, "it was confirmed, and could not be booted any more"),
+            (Outcome::FellBack, "its last trial failed"),
+            (Outcome::Cancelled, "it has failed"),
+        ] {
+            record.last_result = Some(LastResult { outcome, release: None, reason: None, evidence: None });
+            assert_eq!(how_it_failed(&record, Bank::B), expected);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     engine::{Event, State},
     error::{Error, Refusal, Result},
     ports::{BankDisk, Phase, Progress},
+    record::how_it_failed,
 };
 
 /// What a rollback came to.
@@ -75,7 +76,7 @@ fn preflight(device: &Device, bank: Bank) -> Result<Release> {
         BankState::Empty => return no_way("it is empty"),
         BankState::Writing => return no_way("it is half written"),
         BankState::Written => return no_way("its release was never confirmed"),
-        BankState::Failed => return no_way("its last trial failed"),
+        BankState::Failed => return no_way(how_it_failed(record, bank)),
     }
     let Some(release) = known.release.clone() else {
         return no_way("it is not known what it holds");

@@ -308,7 +308,9 @@ mod tests {
         assert!(!steered.contains(['\u{1b}', '\u{9b}']) && steered.contains("[2J"), "{steered}");
         assert!(
             text.ends_with("warning    a hang waits")
-                && text.contains("health     0 of 1 checks healthy, failed: kiosk answers: exit 1\n")
+                && text.contains(
+                    "health     demo 1.2.0, rejected: 0 of 1 checks healthy, failed: kiosk answers: exit 1\n"
+                )
                 && text.contains("reboot to try it")
                 && text.contains("last       fell-back demo 1.2.0"),
             "{text}"

@@ -10,6 +10,7 @@ use crate::{
     engine::State,
     error::{Error, Result},
     limits::{FEW_TRIES, MAX_SMALL_FILE_BYTES},
+    record::how_it_failed,
 };
 
 /// One thing to look at.
@@ -45,10 +46,11 @@ pub(super) fn of_device(device: &Device, armed: &Result<Option<Bank>>) -> Vec<Wa
     }
     warnings.extend(of_loader(device, armed));
     if other.state == BankState::Failed {
-        let release = other.release.as_ref().map(|release| format!(" of {release}")).unwrap_or_default();
+        let release = other.release.as_ref().map(|release| format!(" with {release}")).unwrap_or_default();
         let text = format!(
-            "the trial{release} in bank {} failed: no way back until a release is installed",
-            !running
+            "no way back to bank {}{release}, {}: install a release",
+            !running,
+            how_it_failed(record, !running)
         );
         warnings.push(Warning::new("passive-failed", text));
     }

@@ -159,6 +159,6 @@ fn status_warns_of_a_software_watchdog_and_shows_the_checks() {
     let kiosk = health["checks"].as_array().unwrap().iter().find(|check| check["check"] == "kiosk").unwrap();
     assert_eq!(kiosk["state"], "healthy", "{kiosk}");
     let (_, text) = updater(dir.path(), &["status"]);
-    assert!(text.contains("health     5 of 5 checks healthy\n"), "{text}");
+    assert!(text.contains("health     demo 1.0.0, confirmed: 5 of 5 checks healthy\n"), "{text}");
     assert!(text.contains("warning    the watchdog is softdog"), "{text}");
 }
