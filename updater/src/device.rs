@@ -15,7 +15,7 @@ use crate::{
     clock::SystemClock,
     config::{Backend, Config, read_small},
     disk::PathDisk,
-    engine::{Action, Engine, Event, Origin},
+    engine::{Action, Engine, Event, Origin, Sources},
     error::{Error, Result, file},
     evidence::Witness,
     gate::Finding,
@@ -143,7 +143,8 @@ impl Device {
             transport: Rc::new(Http::new(config.network.clone())),
             history: Box::new(history),
         };
-        Ok(Self::new(ports, Engine::new(record, origin, running, config.tries)))
+        let sources = if config.source.is_empty() { Sources::None } else { Sources::Configured };
+        Ok(Self::new(ports, Engine::new(record, origin, running, config.tries).with_sources(sources)))
     }
 
     /// The engine, to look at.

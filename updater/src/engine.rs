@@ -32,6 +32,8 @@ const SENT: &str = "sent";
 const ARMED_IN: &str = "armed_in_boot";
 /// Evidence of the newest attempt, in [`Trial::extra`].
 const EVIDENCE: &str = "evidence";
+/// Whether the confirmed release had update sources, in [`Record::extra`]. Absent: no, or an older agent.
+const HAD_SOURCES: &str = "had_sources";
 /// Why its kernel died, by the kernel's own word, in [`Trial::extra`].
 const LAST_WORD: &str = "last_word";
 
@@ -46,9 +48,19 @@ pub enum Origin {
     Rebuilt,
 }
 
+/// Whether the release that runs knows where updates come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sources {
+    /// At least one `[[source]]` is configured.
+    Configured,
+    /// None is.
+    None,
+}
+
 /// The state machine.
 #[derive(Debug, Clone)]
 pub struct Engine {
+    sources: Option<Sources>,
     record: Record,
     origin: Origin,
     running: Bank,
@@ -59,7 +71,35 @@ impl Engine {
     /// An engine for the bank that runs; a trial gets at most `tries` boots.
     #[must_use]
     pub fn new(record: Record, origin: Origin, running: Bank, tries: u32) -> Self {
-        Self { record, origin, running, tries: tries.max(1) }
+        Self { sources: None, record, origin, running, tries: tries.max(1) }
+    }
+
+    /// The same, and the record shall say of what is confirmed whether it had sources.
+    #[must_use]
+    pub fn with_sources(self, sources: Sources) -> Self {
+        Self { sources: Some(sources), ..self }
+    }
+
+    /// Whether the confirmed release had sources, as it said itself.
+    #[must_use]
+    pub fn sources_before(&self) -> Sources {
+        match self.record.extra.get(HAD_SOURCES) {
+            Some(Value::Bool(true)) => Sources::Configured,
+            Some(_) | None => Sources::None,
+        }
+    }
+
+    /// What runs is confirmed, or is being confirmed: its word counts from now on.
+    fn remember_sources(&mut self) {
+        match self.sources {
+            Some(Sources::Configured) => {
+                self.record.extra.insert(HAD_SOURCES.into(), Value::Bool(true));
+            }
+            Some(Sources::None) => {
+                self.record.extra.remove(HAD_SOURCES);
+            }
+            None => (),
+        }
     }
 
     /// What is known.
@@ -354,6 +394,9 @@ impl Engine {
             self.record.banks.get_mut(!bank).state = BankState::Failed;
         }
         self.record.confirmed = bank;
+        if bank == self.running {
+            self.remember_sources();
+        }
         self.record.trial = None;
         self.record.interrupted = None;
         self.record.settle();

@@ -13,6 +13,7 @@ use bank_format::health::{self, Check, Kind};
 
 use crate::{
     config::{Config, UpdateSource, read_small},
+    engine::Sources,
     error::{Error, Result, file},
     limits::{BUILT_IN_DEADLINE, BUILT_IN_INTERVAL, MAX_HEALTH_CHECKS, SOURCE_DEADLINE, SOURCE_INTERVAL},
 };
@@ -102,6 +103,21 @@ pub fn plan(config: &Config) -> Result<Plan> {
         });
     }
     Ok(Plan { checks, soak: Duration::from_secs(soak_seconds) })
+}
+
+/// The plan of a trial. Where the confirmed release had update sources and the trial has lost them, that is a check which fails: nobody
+/// could update such a device again.
+pub fn plan_of_trial(config: &Config, before: Sources) -> Result<Plan> {
+    let mut plan = plan(config)?;
+    let lost = match (before, config.health.update_source) {
+        (Sources::Configured, UpdateSource::Reachable) => config.source.is_empty(),
+        (Sources::Configured, UpdateSource::Off) | (Sources::None, _) => false,
+    };
+    if lost {
+        let subject = Subject::Declared(Kind::UpdateSource);
+        plan.checks.push(Planned::built_in("update sources are still configured", subject));
+    }
+    Ok(plan)
 }
 
 /// The plan that is left when the declarations cannot be read: what every system must pass.

@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     evidence::Attempt,
     gate::{Finding, Keeper, Verdict, Wait, Watch, decide, examine},
-    health::{look::Eye, plan, rounds::Mode},
+    health::{Plan, look::Eye, plan_of_trial, rounds::Mode},
     limits::GATE_LOCK_ATTEMPTS,
     machine::{Machine, ThisMachine},
     notify::Manager,
@@ -57,8 +57,9 @@ impl Args {
         }
         let machine: Arc<dyn Machine> = Arc::new(ThisMachine);
         let attempt = begin_evidence(&config, &device);
+        let plan = plan_of_trial(&config, device.engine().sources_before());
         drop(device);
-        let findings = watched(&config, &machine, &manager, attempt.as_ref());
+        let findings = watched(&config, plan, &machine, &manager, attempt.as_ref());
         manager.beat("deciding");
         // A person may be at work for a moment: what they decide counts. The checks are not made again meanwhile.
         let _lock = patient_lock(&config, GATE_LOCK_ATTEMPTS)?;
@@ -93,6 +94,7 @@ fn begin_evidence(config: &Config, device: &Device) -> Option<Attempt> {
 
 fn watched(
     config: &Config,
+    plan: Result<Plan>,
     machine: &Arc<dyn Machine>,
     manager: &Manager,
     attempt: Option<&Attempt>,
@@ -102,7 +104,7 @@ fn watched(
     let eye = Arc::new(Eye::new(Arc::clone(machine), config));
     let wait = Wait::UntilUp(Duration::from_secs(config.gate_deadline_seconds));
     let mode = Mode::Until { soak: Duration::ZERO };
-    let findings = examine(&eye, plan(config), wait, mode, &mut listeners);
+    let findings = examine(&eye, plan, wait, mode, &mut listeners);
     if let Some(keeper) = keeper {
         keeper.end();
     }

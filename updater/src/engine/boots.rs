@@ -61,6 +61,9 @@ impl Engine {
             }
             State::Trial(_) | State::Rejected(_) => (),
         }
+        if self.record.confirmed == self.running {
+            self.remember_sources();
+        }
         // The history comes last: a state partition that hangs must not keep the loader from being told.
         let mut deeds = Vec::new();
         if self.record != before || self.origin != Origin::Stored {

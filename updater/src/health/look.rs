@@ -24,8 +24,8 @@ use crate::{
     ports::{Clock, Request, Transport, TransportError},
 };
 
-/// 407 of HTTP: it is the proxy that speaks, not the server.
-const PROXY_REFUSES: u16 = 407;
+/// 407 of HTTP: it is the proxy that speaks, not the server. 401 and 403: a server that lets this device fetch nothing.
+const REFUSALS: [u16; 3] = [401, 403, 407];
 
 /// Who looks, and what it needs for that.
 pub struct Eye {
@@ -99,7 +99,7 @@ impl Eye {
     }
 
     /// Asked as an install would ask: same client, same proxy, same certificates. Anything that a working server says will do; only
-    /// its own failure (5xx) will not, nor a proxy that lets nobody through.
+    /// its own failure (5xx) will not, nor that it, or a proxy, does not let this device in.
     fn source_answers(&self, limit: Duration) -> Result<(), Trouble> {
         let end = Instant::now() + limit;
         let mut troubles = Vec::new();
@@ -109,7 +109,7 @@ impl Eye {
             network.connect_timeout_seconds = network.connect_timeout_seconds.min(step);
             network.read_timeout_seconds = network.read_timeout_seconds.min(step);
             match Http::new(network).get(&Request { url, first: 0, last: 0 }) {
-                Ok(answer) if answer.status < 500 && answer.status != PROXY_REFUSES => return Ok(()),
+                Ok(answer) if answer.status < 500 && !REFUSALS.contains(&answer.status) => return Ok(()),
                 Ok(answer) => {
                     troubles.push(format!("{}: status {}", http::server_of(url), answer.status));
                 }

@@ -14,10 +14,10 @@ use crate::{
 };
 use bank_format::{Bank, record::Outcome};
 use updater::{
-    engine::{Rearm, State},
+    engine::{Rearm, Sources, State},
     evidence::{self, Attempt},
     gate::{Finding, Verdict, Wait, Watch, decide, examine},
-    health::{look::Eye, plan, rounds::Mode},
+    health::{look::Eye, plan, plan_of_trial, rounds::Mode},
     history::{Happening, HistoryFile, HistoryLog},
     limits,
     linux::{self, LockAttempt},
@@ -246,4 +246,31 @@ fn a_gate_that_gets_no_further_is_silent() {
     drop(lock);
     assert!(gate.wait().unwrap().success());
     assert_eq!(open(dir.path()).engine().state(), State::Confirmed);
+}
+
+/// The image of the trial has another configuration: its sources are gone, and nothing says that this is meant.
+#[test]
+fn a_release_that_has_lost_its_update_sources_is_not_confirmed() {
+    for meant in ["", "[health]\nupdate_source = \"off\"\n"] {
+        let dir = device_directory();
+        let path = dir.path().join("updater.toml");
+        let without = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{without}\n[[source]]\nurl = \"http://127.0.0.1:9/\"\n")).unwrap();
+        rebooted(dir.path());
+        installed(dir.path(), "1.0.0", 1);
+        rebooted(dir.path());
+        std::fs::write(&path, format!("{without}\n{meant}")).unwrap();
+        let config = config(dir.path());
+        let eye = Arc::new(Eye::new(Arc::new(Played::default()), &config));
+        let plan = plan_of_trial(&config, open(dir.path()).engine().sources_before());
+        let findings = examine(&eye, plan, Wait::No, Mode::Once, &mut Nobody);
+        let mut device = open(dir.path());
+        let verdict = decide(&mut device, &Played::default(), None, &findings).unwrap();
+        if meant.is_empty() {
+            let why = "update sources are still configured: no [[source]] is configured";
+            assert!(matches!(verdict, Verdict::Rejected { ref reason, .. } if reason == why), "{verdict:?}");
+        } else {
+            assert_eq!((verdict, device.engine().sources_before()), (Verdict::Confirmed, Sources::None));
+        }
+    }
 }

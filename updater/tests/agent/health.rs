@@ -291,9 +291,13 @@ fn one_update_source_that_answers_is_enough() {
         ("update source is reachable", Standing::Healthy),
         "{good:?}"
     );
-    let bad = found(&[closed_port(), broken, says("407 Proxy Authentication Required", "")]);
+    let shut =
+        ["401 Unauthorized", "403 Forbidden", "407 Proxy Authentication Required"].map(|line| says(line, ""));
+    let bad = found(&[&[closed_port(), broken], &shut[..]].concat());
     let why = bad.why.unwrap();
-    for expected in ["no update source answers", "refused", "status 500", "status 407"] {
+    for expected in
+        ["no update source answers", "refused", "status 500", "status 401", "status 403", "status 407"]
+    {
         assert!(why.contains(expected), "{expected}: {why}");
     }
     is_bad("kind = \"update_source\"", "no [[source]] is configured");
