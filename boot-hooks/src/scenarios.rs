@@ -3,8 +3,8 @@
 //! Three stages play it: `tests` with simulated storage for every backend, `qemu-testbed` with whole systems under real loaders,
 //! and `qemu-testbed` with U-Boot and payload kernels. A stage plays a step, or says why it cannot; it never skips in silence.
 
-use Step::{CutDuring, Expect, Install, PowerCut, PowerOn, Reboot, Rollback};
-use bank_format::{Bank, record::Outcome};
+use Step::{CutDuring, Expect, Install, PowerCut, PowerOn, QuietReboot, Reboot, Rollback};
+use bank_format::{Bank, limits::MAX_HOPELESS_BOOTS, record::Outcome};
 
 /// One scenario.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +35,14 @@ pub enum Step {
     Rollback,
     /// The agent reboots; then as [`Step::PowerOn`].
     Reboot,
+    /// As [`Step::Reboot`], of a machine on which nothing is armed: exactly one reset, and one start of one kernel.
+    QuietReboot,
     /// Something rots. The machine is off.
     Damage(Damage),
     /// The deed is interrupted: before it, after it, and at each write or torn half of a write that the stage can play. Each time
-    /// power comes again, as [`Step::PowerOn`], and one of the states holds. Always the last step.
-    CutDuring(Deed, &'static [State]),
+    /// power comes again, as [`Step::PowerOn`], and one of the states that the moment of the cut allows holds; then the plug is
+    /// pulled and power comes once more, and the same state still holds. Each moment is played. Always the last step.
+    CutDuring(Deed, &'static [(Moment, &'static [State])]),
     /// What holds now.
     Expect(State),
 }
@@ -82,12 +85,43 @@ pub enum Damage {
 /// A deed whose last writes change the loader's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    /// `updater install` of the good release, from "written" on.
+    /// `updater install` of the good release.
     Arm,
     /// From the reset into the good trial until it is confirmed.
     Confirm,
     /// From the reset into the unhealthy trial until the old bank has settled.
     FallBack,
+}
+
+impl Deed {
+    /// The moments of this deed, in their order.
+    #[must_use]
+    pub const fn moments(self) -> &'static [Moment] {
+        match self {
+            Self::Arm => &[Moment::Writing, Moment::Arming, Moment::Armed],
+            Self::Confirm => &[Moment::Starting, Moment::Judging, Moment::Deciding, Moment::Decided],
+            Self::FallBack => &[Moment::Starting, Moment::Judging, Moment::Deciding, Moment::Decided],
+        }
+    }
+}
+
+/// A stretch of a deed, between two things that have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// The bank is written and read back; neither record nor loader know of a trial.
+    Writing,
+    /// Record and loader are told of the trial.
+    Arming,
+    /// The install has said that it is done.
+    Armed,
+    /// From the reset on; loader and initrd count the start of the trial.
+    Starting,
+    /// The trial is counted, and not judged.
+    Judging,
+    /// Record and loader are told what was found.
+    Deciding,
+    /// The gate has said what it found.
+    Decided,
 }
 
 /// What holds when the machine is quiet.
@@ -108,23 +142,38 @@ pub enum State {
         tries: u32,
     },
     /// No bank boots: a message on the console says so, and nothing spins.
-    Stopped,
+    Stopped(Finder),
     /// No bank boots: the recovery entry was started.
-    Recovers,
+    Recovers(Finder),
 }
+
+/// Who found that no bank boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finder {
+    /// The loader: it has nothing to start.
+    Loader,
+    /// The initrd, after [`HOPELESS_BOOTS`] boots that it could not finish since power came. The boot after them says so.
+    Initrd,
+}
+
+/// Boots of the only bank there is, which end in the initrd, before the initrd stops.
+pub const HOPELESS_BOOTS: u32 = MAX_HOPELESS_BOOTS;
 
 const fn runs(bank: Bank, last: Outcome) -> State {
     State::Runs { bank, last: Some(last) }
 }
 
-const ON_A: Step = Step::Expect(State::Runs { bank: Bank::A, last: None });
-const CONFIRMED_B: Step = Step::Expect(runs(Bank::B, Outcome::Confirmed));
-const BACK_ON_A: Step = Step::Expect(runs(Bank::A, Outcome::FellBack));
+const AS_DELIVERED: State = State::Runs { bank: Bank::A, last: None };
+const FELL_BACK: State = runs(Bank::A, Outcome::FellBack);
+const CONFIRMED: State = runs(Bank::B, Outcome::Confirmed);
+
+const ON_A: Step = Step::Expect(AS_DELIVERED);
+const CONFIRMED_B: Step = Step::Expect(CONFIRMED);
+const BACK_ON_A: Step = Step::Expect(FELL_BACK);
 const LOST_B: Step = Step::Expect(runs(Bank::A, Outcome::BankLost));
 
 const fn falls_back(image: Image) -> [Step; 7] {
-    let back = runs(Bank::A, Outcome::FellBack);
-    [PowerOn, Install(image), Reboot, Expect(back), PowerCut, PowerOn, Expect(back)]
+    [PowerOn, Install(image), Reboot, BACK_ON_A, PowerCut, PowerOn, BACK_ON_A]
 }
 
 const PANICS: [Step; 7] = falls_back(Image::Panics);
@@ -141,7 +190,7 @@ pub const ALL: &[Scenario] = &[
     scenario(
         "first_boot",
         "a factory disk boots, is confirmed on bank A, and stays so",
-        &[PowerOn, ON_A, Reboot, ON_A],
+        &[PowerOn, ON_A, QuietReboot, ON_A],
     ),
     scenario(
         "good_trial",
@@ -174,32 +223,52 @@ pub const ALL: &[Scenario] = &[
     },
     scenario(
         "cut_while_arming",
-        "power goes while the trial is armed: the old release runs, or the new one is confirmed",
+        "power goes during an install: nothing has happened; while it is armed: either release; once it is: the new one is confirmed",
         &[
             PowerOn,
             CutDuring(
                 Deed::Arm,
                 &[
-                    State::Runs { bank: Bank::A, last: None },
-                    runs(Bank::A, Outcome::FellBack),
-                    runs(Bank::B, Outcome::Confirmed),
+                    (Moment::Writing, &[AS_DELIVERED]),
+                    (Moment::Arming, &[AS_DELIVERED, CONFIRMED]),
+                    (Moment::Armed, &[CONFIRMED]),
                 ],
             ),
         ],
     ),
     scenario(
         "cut_while_confirming",
-        "power goes between the reset into a trial and its confirmation: one of both releases runs",
+        "power goes in a trial: it was the only try, so the old release runs; once the trial is confirmed the new one runs",
         &[
             PowerOn,
             Install(Image::Good),
-            CutDuring(Deed::Confirm, &[runs(Bank::A, Outcome::FellBack), runs(Bank::B, Outcome::Confirmed)]),
+            CutDuring(
+                Deed::Confirm,
+                &[
+                    (Moment::Starting, &[CONFIRMED, FELL_BACK]),
+                    (Moment::Judging, &[FELL_BACK]),
+                    (Moment::Deciding, &[FELL_BACK, CONFIRMED]),
+                    (Moment::Decided, &[CONFIRMED]),
+                ],
+            ),
         ],
     ),
     scenario(
         "cut_while_falling_back",
         "power goes while a bad trial is given up: the old release runs",
-        &[PowerOn, Install(Image::Unhealthy), CutDuring(Deed::FallBack, &[runs(Bank::A, Outcome::FellBack)])],
+        &[
+            PowerOn,
+            Install(Image::Unhealthy),
+            CutDuring(
+                Deed::FallBack,
+                &[
+                    (Moment::Starting, &[FELL_BACK]),
+                    (Moment::Judging, &[FELL_BACK]),
+                    (Moment::Deciding, &[FELL_BACK]),
+                    (Moment::Decided, &[FELL_BACK]),
+                ],
+            ),
+        ],
     ),
     scenario(
         "one_record_copy_corrupt",
@@ -281,25 +350,31 @@ pub const ALL: &[Scenario] = &[
             Install(Image::Good),
             Reboot,
             CONFIRMED_B,
-            Reboot,
+            QuietReboot,
             CONFIRMED_B,
             PowerCut,
             Step::Damage(Damage::BootImage(Bank::B)),
             PowerOn,
             LOST_B,
-            Reboot,
+            QuietReboot,
             LOST_B,
         ],
     ),
     scenario(
         "late_kernel_rot",
-        "after good boots the confirmed kernel dies before it can count: the counter was re-armed, the other bank takes over",
+        "after more good boots than a loader counts, each one start, the confirmed kernel dies before it can count: the other bank takes over",
         &[
             PowerOn,
             Install(Image::Good),
             Reboot,
             CONFIRMED_B,
-            Reboot,
+            QuietReboot,
+            CONFIRMED_B,
+            QuietReboot,
+            CONFIRMED_B,
+            QuietReboot,
+            CONFIRMED_B,
+            QuietReboot,
             CONFIRMED_B,
             PowerCut,
             Step::Damage(Damage::Kernel(Bank::B)),
@@ -324,7 +399,14 @@ pub const ALL: &[Scenario] = &[
     scenario(
         "both_banks_bad",
         "no bank boots: the console says so, and the end is a stated one",
-        &[PowerOn, ON_A, PowerCut, Step::Damage(Damage::BootImage(Bank::A)), PowerOn, Expect(State::Stopped)],
+        &[
+            PowerOn,
+            ON_A,
+            PowerCut,
+            Step::Damage(Damage::BootImage(Bank::A)),
+            PowerOn,
+            Expect(State::Stopped(Finder::Loader)),
+        ],
     ),
     Scenario {
         name: "both_banks_bad_with_recovery",
@@ -337,7 +419,33 @@ pub const ALL: &[Scenario] = &[
             PowerCut,
             Step::Damage(Damage::BootImage(Bank::A)),
             PowerOn,
-            Expect(State::Recovers),
+            Expect(State::Recovers(Finder::Loader)),
+        ],
+    },
+    scenario(
+        "only_root_rotten",
+        "the only root image rots: the initrd counts its boots, says that no bank can be booted, and ends there",
+        &[
+            PowerOn,
+            ON_A,
+            PowerCut,
+            Step::Damage(Damage::RootImage(Bank::A)),
+            PowerOn,
+            Expect(State::Stopped(Finder::Initrd)),
+        ],
+    ),
+    Scenario {
+        name: "only_root_rotten_with_recovery",
+        shows: "the only root image rots and a recovery entry is configured: the initrd sends the loader there",
+        tries: 1,
+        recovery: true,
+        steps: &[
+            PowerOn,
+            ON_A,
+            PowerCut,
+            Step::Damage(Damage::RootImage(Bank::A)),
+            PowerOn,
+            Expect(State::Recovers(Finder::Initrd)),
         ],
     },
     scenario(
@@ -373,6 +481,22 @@ mod tests {
                 "{}",
                 scenario.name
             );
+            for step in scenario.steps {
+                if let Step::CutDuring(deed, moments) = step {
+                    let named: Vec<Moment> = moments.iter().map(|(moment, _)| *moment).collect();
+                    assert_eq!(named, deed.moments(), "{}", scenario.name);
+                    assert!(moments.iter().all(|(_, states)| !states.is_empty()), "{}", scenario.name);
+                }
+            }
         }
+    }
+
+    /// Otherwise a counter that no good boot re-arms looks like one that each does.
+    #[test]
+    fn before_a_kernel_rots_there_are_more_good_boots_than_a_loader_counts() {
+        let steps = by_name("late_kernel_rot").unwrap().steps;
+        let rot = steps.iter().position(|step| matches!(step, Step::Damage(_))).unwrap();
+        let boots = steps[..rot].iter().filter(|step| **step == QuietReboot).count();
+        assert!(boots > bank_format::limits::LOADER_TRIES as usize);
     }
 }

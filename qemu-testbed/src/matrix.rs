@@ -59,7 +59,10 @@ impl Column {
                 Some(why) => Cell::CannotBe(why),
                 None => Cell::of(scenarios::table::play(scenario, loader)),
             },
-            Self::UBoot => Cell::of(uboot::play(scenario)),
+            Self::UBoot => match (Cell::of(uboot::play(scenario)), uboot::cannot_be(scenario)) {
+                (Cell::Passed(_), Some(why)) => Cell::CannotBe(why),
+                (cell, _) => cell,
+            },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The scenario table with the real U-Boot, on QEMU's arm64 board, with kernels of a few instructions.
 //!
 //! The disk, the boot script's settings and the agent's configuration are those of `docs/loaders/u-boot.md`. What is real and what is
-//! played stands at the head of `stage`. Every row of the table can exist here, so none is skipped.
+//! played stands at the head of `stage`. Every row of the table is
+//! played; the one that has another end here is named by [`cannot_be`].
 
 mod board;
 mod cuts;
@@ -13,7 +14,7 @@ mod payload;
 mod play;
 mod stage;
 
-pub use play::{play, play_without_its_partition};
+pub use play::{cannot_be, play, play_without_its_partition};
 
 use crate::error::Error;
 

@@ -46,6 +46,8 @@ rows_as_tests!(
     late_root_rot,
     both_banks_bad,
     both_banks_bad_with_recovery,
+    only_root_rotten,
+    only_root_rotten_with_recovery,
     good_after_bad,
 );
 

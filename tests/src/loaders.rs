@@ -14,7 +14,7 @@ mod systemd_boot;
 pub mod tryboot;
 pub mod uboot;
 
-pub use firmware::{esp, partitions};
+pub use firmware::{esp, partitions, recovery_partition};
 
 /// First bytes of a boot image that a loader can start; a wiped image has zeros there.
 pub const LOADABLE: &[u8] = b"RoroBoot";

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bank_format::{Bank, Release, TrustRoot, loader::Kind};
+use boot_hooks::scenarios::Moment;
 use updater::{
     Device, Terms,
     config::Network,
@@ -25,7 +26,7 @@ use updater::{
 use crate::{
     forge,
     loaders::{self, Board, Recovery, Start},
-    storage::{Contents, Storage},
+    storage::{Contents, Place, Storage},
 };
 
 pub mod exceptions;
@@ -49,8 +50,10 @@ pub const MAX_STARTS: u32 = 24;
 pub enum Quiet {
     /// A system is up, settled, and judged.
     Up(Bank),
-    /// Nothing boots, and the console says so.
+    /// The loader has nothing to start, and the console says so.
     Stopped,
+    /// The initrd found that nothing boots, and the console says so.
+    StoppedByInitrd,
     /// The recovery entry runs.
     Recovers,
     /// It is not: it has started [`MAX_STARTS`] times, and no end is in sight.
@@ -71,6 +74,10 @@ pub struct Machine {
     /// Starts of the boot loader since the last quiet moment.
     pub starts: u32,
     newest_minor: u8,
+    /// Moments of the deed that is to be cut, each with the deeds of the storage before it.
+    moments: Vec<(Moment, usize)>,
+    /// Whether the initrd has sent the loader to the recovery entry since the last quiet moment.
+    pub asked_for_recovery: bool,
     /// Releases (by minor version) whose health gate has passed once; a factory disk's release needs none.
     pub gate_passed: BTreeSet<u8>,
     /// Releases that ran without being on trial.
@@ -96,6 +103,8 @@ impl Machine {
             kernel_starts: BTreeMap::new(),
             starts: 0,
             newest_minor: 0,
+            moments: Vec::new(),
+            asked_for_recovery: false,
             gate_passed: BTreeSet::from([0]),
             ran_as_confirmed: BTreeSet::new(),
             journal: Vec::new(),
@@ -115,6 +124,8 @@ impl Machine {
             kernel_starts: self.kernel_starts.clone(),
             starts: 0,
             newest_minor: self.newest_minor,
+            moments: Vec::new(),
+            asked_for_recovery: false,
             gate_passed: self.gate_passed.clone(),
             ran_as_confirmed: self.ran_as_confirmed.clone(),
             journal: self.journal.clone(),
@@ -145,6 +156,17 @@ impl Machine {
         self.running
     }
 
+    /// A moment begins, if it has not begun before.
+    fn moment(&mut self, moment: Moment) {
+        self.moment_after(moment, self.storage().deeds());
+    }
+
+    fn moment_after(&mut self, moment: Moment, deeds: usize) {
+        if self.moments.iter().all(|(begun, _)| *begun != moment) {
+            self.moments.push((moment, deeds));
+        }
+    }
+
     fn note(&mut self, words: String) {
         self.journal.push(words);
     }
@@ -160,6 +182,7 @@ impl Machine {
     /// Runs until it is quiet.
     pub fn power_on(&mut self) -> Played<Quiet> {
         self.starts = 0;
+        self.asked_for_recovery = false;
         self.running = None;
         while self.starts < MAX_STARTS {
             self.starts += 1;
@@ -173,7 +196,7 @@ impl Machine {
             match end {
                 End::Up => return self.running.map(Quiet::Up).ok_or_else(|| "a bug of the stage".into()),
                 End::Reset => (),
-                End::Stopped => return Ok(Quiet::Stopped),
+                End::Stopped => return Ok(Quiet::StoppedByInitrd),
             }
             self.running = None;
             let left = self.board.storage.unflushed_by_system();
@@ -224,6 +247,9 @@ impl Machine {
                 initrd::Passed::Root { .. } => End::Up,
             });
         };
+        if trial == initrd::Trial::Yes {
+            self.moment(Moment::Judging);
+        }
         self.system(bank, &started, trial)
     }
 
@@ -273,11 +299,13 @@ impl Machine {
     }
 
     fn judge(&mut self, failed: Option<String>) -> Played<Verdict> {
+        self.moment(Moment::Deciding);
         let mut device = self.agent(Vec::new())?;
         let findings = [Finding::of_step("kiosk answers", failed.map_or(Ok(()), Err), Duration::ZERO)];
         let verdict = gate::decide(&mut device, &hands::NoJournal, None, &findings)
             .map_err(|error| format!("gate: {}", error.line()))?;
         self.note(format!("gate: {verdict:?}"));
+        self.moment(Moment::Decided);
         Ok(verdict)
     }
 
@@ -314,8 +342,12 @@ impl Machine {
         let terms = Terms { compatible: "test,any".into(), trust, network };
         let mut device = self.agent(release.bundle())?;
         updater::install(&mut device, &terms, "http://server/bundle.roro", &mut Silent)
-            .map(|_| ())
-            .map_err(|error| format!("install: {}", error.line()))
+            .map_err(|error| format!("install: {}", error.line()))?;
+        let bank = self.running.map(|bank| !bank).ok_or("no system runs")?;
+        let written = self.storage().deeds_until_flushed(&[Place::Boot(bank), Place::Root(bank)]);
+        self.moment_after(Moment::Arming, written);
+        self.moment(Moment::Armed);
+        Ok(())
     }
 
     /// The agent is asked for the other bank.

@@ -201,10 +201,30 @@ impl Storage {
     /// Every state that a power cut since the log was begun can have left, each once, with words that say which.
     #[must_use]
     pub fn after_power_cuts(&self) -> Vec<(String, Contents)> {
+        self.after_power_cuts_of(&[0]).into_iter().map(|(_, words, contents)| (words, contents)).collect()
+    }
+
+    /// The same for each of the stretches that begin after so many deeds, in rising order: each state once in each stretch, with the
+    /// number of the stretch. A cut after a stretch has begun belongs to it, also where it loses what was written before.
+    #[must_use]
+    pub fn after_power_cuts_of(&self, begins: &[usize]) -> Vec<(usize, String, Contents)> {
         let state = self.0.borrow();
         let mut seen = BTreeSet::new();
-        let states = cuts(&state.log).into_iter().map(|cut| (cut.to_string(), cut.contents(&state)));
-        states.filter(|(_, contents)| seen.insert(contents.fingerprint())).collect()
+        let cuts = cuts(&state.log).into_iter();
+        let states = cuts.map(|cut| {
+            let stretch = begins.iter().filter(|begin| **begin <= cut.deeds_over()).count().saturating_sub(1);
+            (stretch, cut.to_string(), cut.contents(&state))
+        });
+        states.filter(|(stretch, _, contents)| seen.insert((*stretch, contents.fingerprint()))).collect()
+    }
+
+    /// Deeds until the last write to one of these places was over and flushed; none where nothing was written there.
+    #[must_use]
+    pub fn deeds_until_flushed(&self, places: &[Place]) -> usize {
+        let state = self.0.borrow();
+        let last =
+            state.log.iter().rposition(|deed| matches!(deed, Deed::Flush(place) if places.contains(place)));
+        last.map_or(0, |at| at + 1)
     }
 
     /// How many there are, those that are the same counted each.
@@ -319,6 +339,14 @@ fn cuts(log: &[Deed]) -> Vec<Cut> {
 }
 
 impl Cut {
+    /// Deeds that were over when the power went.
+    fn deeds_over(&self) -> usize {
+        match self.fate {
+            Fate::Lost(_) => self.done,
+            Fate::Torn(..) => self.done.saturating_sub(1),
+        }
+    }
+
     fn contents(&self, state: &State) -> Contents {
         let mut contents = state.base.clone();
         let last = self.done.saturating_sub(1);

@@ -46,7 +46,7 @@ table! {
         first_boot, good_trial, trial_panics, trial_hangs_early, trial_hangs_late, trial_unhealthy, tries_are_used_up,
         cut_while_arming, cut_while_confirming, cut_while_falling_back, one_record_copy_corrupt, record_corrupt,
         one_loader_copy_corrupt, loader_state_lost, rollback_on_request, late_boot_image_rot, late_kernel_rot, late_root_rot,
-        both_banks_bad, both_banks_bad_with_recovery, good_after_bad,
+        both_banks_bad, both_banks_bad_with_recovery, only_root_rotten, only_root_rotten_with_recovery, good_after_bad,
     ]
 }
 
@@ -175,7 +175,7 @@ fn cut_each_boot(kind: Kind, place: usize) -> Result<(), String> {
     machine.cut_power();
     for _ in 0..20 {
         let mut quiet = machine.power_on()?;
-        if quiet == Quiet::Stopped {
+        if matches!(quiet, Quiet::Stopped | Quiet::StoppedByInitrd) {
             quiet = machine.power_on()?;
         }
         if !matches!(quiet, Quiet::Up(_)) {

@@ -82,7 +82,7 @@ fn six_power_cuts_end_in_one_pause() {
     for_each_loader(|machine| {
         three_cuts(machine)?;
         three_cuts(machine)?;
-        is(machine.power_on()?, Quiet::Stopped)?;
+        is(machine.power_on()?, Quiet::StoppedByInitrd)?;
         is(machine.power_on()?, Quiet::Up(Bank::B))?;
         is(machine.reboot()?, Quiet::Up(Bank::B))
     });

@@ -100,9 +100,10 @@ fn after(steps: &[Step]) -> (Bank, PerBank<&'static str>) {
             | Step::PowerCut
             | Step::Rollback
             | Step::Reboot
+            | Step::QuietReboot
             | Step::Damage(_)
             | Step::CutDuring(..)
-            | Step::Expect(State::RanAfter { .. } | State::Stopped | State::Recovers) => {}
+            | Step::Expect(State::RanAfter { .. } | State::Stopped(_) | State::Recovers(_)) => {}
         }
     }
     state

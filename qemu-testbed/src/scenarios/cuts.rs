@@ -2,45 +2,76 @@
 //!
 //! A machine can be cut at any moment of its own, but not at each write: that is done on simulated storage (`tests`). Here the deed
 //! is cut where the machine itself says that it begins, goes on or is done; and, from outside, the last write to the loader's
-//! state is taken back, or torn between two sectors.
+//! state is taken back, or torn between two sectors. What is reached after a cut must still be there when power comes once more.
 
-use boot_hooks::scenarios::{Deed, Image, State};
+use boot_hooks::scenarios::{Deed, Image, Moment, State};
 
 use super::table::Player;
-use crate::{damage, disk, error::Result, limits, machine::Kept};
+use crate::{
+    damage, disk,
+    error::{Error, Result},
+    limits,
+    machine::Kept,
+};
 use bank_format::loader::Kind;
 
 const SECTOR_BYTES: usize = 512;
 
-/// A moment that one can see from outside.
+/// What the table allows after a cut at each moment.
+type Allowed = &'static [(Moment, &'static [State])];
+
+/// What one can see from outside.
 #[derive(Debug, Clone, Copy)]
-enum Moment {
+enum Sign {
     /// Words on the serial line.
     Said(&'static str),
     /// The machine resets.
     Reset,
 }
 
-/// Plays the deed again and again; after each cut one of the states holds.
-pub(super) fn play(player: &mut Player, deed: Deed, states: &[State]) -> Result<()> {
+/// Plays the deed again and again; after each cut one of the states that its moment allows holds, and stays.
+///
+/// Nothing is cut in [`Moment::Deciding`]: it lasts a few writes, and the gate says nothing between the first and the last of them.
+/// Each of these writes is cut in `tests`, and with U-Boot.
+pub(super) fn play(player: &mut Player, deed: Deed, allowed: Allowed) -> Result<()> {
     match deed {
-        Deed::Arm => arm(player, states),
+        Deed::Arm => arm(player, allowed),
         Deed::Confirm => {
-            let moments = [
-                Moment::Said("roro: bank b of"),
-                Moment::Said("roro-gate.service"),
-                Moment::Said("healthy: confirmed"),
+            let signs = [
+                (Moment::Starting, Sign::Said(INITRD_BEGINS)),
+                (Moment::Judging, Sign::Said("roro: bank b of")),
+                (Moment::Judging, Sign::Said("roro-gate.service")),
+                (Moment::Decided, Sign::Said("healthy: confirmed")),
             ];
-            after_the_reset(player, &moments, states)
+            after_the_reset(player, &signs, allowed)
         }
         Deed::FallBack => {
-            let moments = [Moment::Said("not healthy: "), Moment::Reset, Moment::Said("roro: bank a of")];
-            after_the_reset(player, &moments, states)
+            let signs = [
+                (Moment::Starting, Sign::Said(INITRD_BEGINS)),
+                (Moment::Judging, Sign::Said("roro-gate.service")),
+                (Moment::Decided, Sign::Said("not healthy: ")),
+                (Moment::Decided, Sign::Reset),
+                (Moment::Decided, Sign::Said("roro: bank a of")),
+            ];
+            after_the_reset(player, &signs, allowed)
         }
     }
 }
 
-fn arm(player: &mut Player, states: &[State]) -> Result<()> {
+/// What the initrd says before it counts.
+const INITRD_BEGINS: &str = "roro: initrd ";
+
+/// What the table allows after a cut at this moment.
+fn states(allowed: Allowed, moment: Moment) -> Result<&'static [State]> {
+    let states = allowed.iter().find(|(other, _)| *other == moment).map(|(_, states)| *states);
+    states.ok_or_else(|| Error::Unexpected {
+        what: "the table".to_owned(),
+        wanted: format!("states after a cut in {moment:?}"),
+        seen: format!("{allowed:?}"),
+    })
+}
+
+fn arm(player: &mut Player, allowed: Allowed) -> Result<()> {
     player.wait_until_quiet()?;
     let before = player.stage.machine.keep("before")?;
     let release = player.will_install(Image::Good)?;
@@ -48,18 +79,18 @@ fn arm(player: &mut Player, states: &[State]) -> Result<()> {
     player.stage.power_cut()?;
     player.stage.tell("cut after the last write");
     let armed = player.stage.machine.keep("armed")?;
-    goes_on(player, states)?;
+    goes_on(player, states(allowed, Moment::Armed)?)?;
 
     player.stage.machine.put_back(&armed)?;
     take_back_the_last_write(player, &before, &armed)?;
     player.stage.tell("cut before the last write to the loader's state");
-    goes_on(player, states)?;
+    goes_on(player, states(allowed, Moment::Arming)?)?;
 
     for sectors in 1..torn_sectors(player, &before, &armed)? {
         player.stage.machine.put_back(&armed)?;
         tear_the_last_write(player, &before, sectors)?;
         player.stage.tell(&format!("the last write is torn after {sectors} of its sectors"));
-        goes_on(player, states)?;
+        goes_on(player, states(allowed, Moment::Arming)?)?;
     }
 
     player.stage.machine.put_back(&before)?;
@@ -69,31 +100,34 @@ fn arm(player: &mut Player, states: &[State]) -> Result<()> {
     player.stage.wait_on_console("\"read-back\"", limits::INSTALL)?;
     player.stage.power_cut()?;
     player.stage.tell("cut while the bank is read back");
-    goes_on(player, states)
+    goes_on(player, states(allowed, Moment::Writing)?)
 }
 
-fn after_the_reset(player: &mut Player, moments: &[Moment], states: &[State]) -> Result<()> {
+fn after_the_reset(player: &mut Player, signs: &[(Moment, Sign)], allowed: Allowed) -> Result<()> {
     player.stage.reboot()?;
     player.stage.machine.power_off()?;
     let base = player.stage.machine.keep("armed")?;
-    for moment in moments {
+    for (moment, sign) in signs {
         player.stage.machine.put_back(&base)?;
         player.power_on()?;
-        match moment {
-            Moment::Said(words) => player.stage.expect_on_log(words)?,
-            Moment::Reset => player.stage.machine.wait_for_reset(limits::BOOT.saturating_mul(2))?,
+        match sign {
+            Sign::Said(words) => player.stage.expect_on_log(words)?,
+            Sign::Reset => player.stage.machine.wait_for_reset(limits::BOOT.saturating_mul(2))?,
         }
         player.stage.power_cut()?;
-        player.stage.tell(&format!("cut at {moment:?}"));
-        goes_on(player, states)?;
+        player.stage.tell(&format!("cut in {moment:?}, at {sign:?}"));
+        goes_on(player, states(allowed, *moment)?)?;
     }
     Ok(())
 }
 
-/// Power comes again, and one of the states holds; then the machine is off.
+/// Power comes again, and one of the states holds; it comes once more, and the same one holds. Then the machine is off.
 fn goes_on(player: &mut Player, states: &[State]) -> Result<()> {
     player.power_on()?;
-    player.expect(states)?;
+    let reached = player.expect(states)?;
+    player.stage.power_cut()?;
+    player.power_on()?;
+    player.expect(&[reached])?;
     player.stage.power_cut()
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bank_format::{Bank, PerBank, loader::Kind};
-use boot_hooks::scenarios::{Image, Scenario, State, Step};
+use boot_hooks::scenarios::{Finder, HOPELESS_BOOTS, Image, Scenario, State, Step};
 use serde_json::Value;
 
 use super::{beginnings, cuts};
@@ -55,13 +55,31 @@ pub(super) struct Player {
     versions: PerBank<&'static str>,
     /// What was installed last, until it is known what became of it.
     on_trial: Option<Image>,
+    /// What the machine was last sent off with.
+    sent: Sent,
     /// Where the log stood, and how often the machine had been reset, when the machine was last sent off.
     sent_off: (usize, usize),
 }
 
+/// What a machine was sent off with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It may reset as often as the rules allow.
+    Freely,
+    /// Nothing is armed: it resets once.
+    Quietly,
+}
+
 impl Player {
     fn new(stage: Stage, loader: Loader) -> Self {
-        Player { stage, loader, versions: factory_versions(), on_trial: None, sent_off: (0, 0) }
+        Player {
+            stage,
+            loader,
+            versions: factory_versions(),
+            on_trial: None,
+            sent: Sent::Freely,
+            sent_off: (0, 0),
+        }
     }
 
     /// Becomes a machine that runs, is quiet, and holds these versions.
@@ -80,18 +98,25 @@ impl Player {
                 self.wait_until_quiet()?;
                 self.stage.rollback()
             }
-            Step::Reboot => {
-                self.sent_off = (self.stage.machine.log().mark(), self.stage.machine.resets()?);
-                self.stage.reboot()
+            Step::Reboot => self.reboot(Sent::Freely),
+            Step::QuietReboot => {
+                self.wait_until_quiet()?;
+                self.reboot(Sent::Quietly)
             }
             Step::Damage(damage) => {
                 damage::play(&mut self.stage.machine, self.loader.kind(), damage)?;
                 self.stage.tell(&format!("while the machine is off: {damage:?} rots"));
                 Ok(())
             }
-            Step::CutDuring(deed, states) => cuts::play(self, deed, states),
-            Step::Expect(state) => self.expect(&[state]),
+            Step::CutDuring(deed, allowed) => cuts::play(self, deed, allowed),
+            Step::Expect(state) => self.expect(&[state]).map(drop),
         }
+    }
+
+    fn reboot(&mut self, sent: Sent) -> Result<()> {
+        self.sent = sent;
+        self.sent_off = (self.stage.machine.log().mark(), self.stage.machine.resets()?);
+        self.stage.reboot()
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -99,6 +124,7 @@ impl Player {
     }
 
     pub(super) fn power_on(&mut self) -> Result<()> {
+        self.sent = Sent::Freely;
         self.sent_off = (self.stage.machine.log().mark(), 0);
         self.stage.machine.power_on()?;
         self.stage.tell("power on");
@@ -141,21 +167,49 @@ impl Player {
         })
     }
 
-    /// Waits until one of the states holds.
-    pub(super) fn expect(&mut self, states: &[State]) -> Result<()> {
-        match states {
-            [State::Stopped] => self.expect_end("the stated end", stated_end(self.loader))?,
-            [State::Recovers] => self.expect_end("the recovery entry", &[RECOVERY_SAYS])?,
+    /// Waits until one of the states holds, and gives it.
+    pub(super) fn expect(&mut self, states: &[State]) -> Result<State> {
+        let reached = match states {
+            [end @ State::Stopped(finder)] => {
+                let words = match finder {
+                    Finder::Loader => stated_end(self.loader),
+                    Finder::Initrd => &[INITRD_STOPS],
+                };
+                self.expect_end("the stated end", words)?;
+                self.hopeless_boots(*finder)?;
+                *end
+            }
+            [end @ State::Recovers(finder)] => {
+                if *finder == Finder::Initrd {
+                    self.expect_words(&[INITRD_RECOVERS])?;
+                }
+                self.expect_end("the recovery entry", &[RECOVERY_SAYS])?;
+                self.hopeless_boots(*finder)?;
+                *end
+            }
             _ => self.expect_one_of(states)?,
-        }
+        };
         let resets = self.stage.machine.resets()?.saturating_sub(self.sent_off.1);
         if resets > limits::RESETS {
             return Err(unexpected("resets until the machine was quiet", limits::RESETS, resets));
         }
-        Ok(())
+        if self.sent == Sent::Quietly && resets != 1 {
+            return Err(unexpected("resets of a quiet machine that was rebooted", 1, resets));
+        }
+        Ok(reached)
     }
 
-    fn expect_one_of(&mut self, states: &[State]) -> Result<()> {
+    /// Of the only bank there is, each as the initrd says before it goes on.
+    fn hopeless_boots(&mut self, finder: Finder) -> Result<()> {
+        let wanted = match finder {
+            Finder::Loader => return Ok(()),
+            Finder::Initrd => HOPELESS_BOOTS as usize,
+        };
+        let boots = self.stage.machine.log().count_since(self.sent_off.0, "roro: bank a of");
+        if boots == wanted { Ok(()) } else { Err(unexpected("boots until the end", wanted, boots)) }
+    }
+
+    fn expect_one_of(&mut self, states: &[State]) -> Result<State> {
         let versions = self.versions;
         let wanted = states.iter().map(|state| describe(*state)).collect::<Vec<_>>().join(", or ");
         let status = self
@@ -190,15 +244,21 @@ impl Player {
             return Err(unexpected("the end of the hang", "a bite of the watchdog", "none"));
         }
         self.on_trial = None;
-        Ok(())
+        let reached = states.iter().copied().find(|state| holds(*state, &status, versions));
+        reached.ok_or_else(|| unexpected("updater status", wanted, status))
+    }
+
+    fn expect_words<'w>(&mut self, words: &[&'w str]) -> Result<&'w str> {
+        let machine = &mut self.stage.machine;
+        let deadline = machine.deadline(limits::BOOT.saturating_mul(3));
+        let seen = machine.log().expect_any(words, deadline)?;
+        Ok(words.get(seen.which).copied().unwrap_or_default())
     }
 
     /// Waits for words on the serial line, and then that nothing spins.
     fn expect_end(&mut self, wanted: &str, words: &[&str]) -> Result<()> {
+        let said = self.expect_words(words)?;
         let machine = &mut self.stage.machine;
-        let deadline = machine.deadline(limits::BOOT.saturating_mul(3));
-        let seen = machine.log().expect_any(words, deadline)?;
-        let said = words.get(seen.which).copied().unwrap_or_default();
         if machine.wait_for_reset(limits::STANDSTILL).is_ok() {
             return Err(unexpected(wanted, "a machine that stays as it is", "a reset"));
         }
@@ -206,6 +266,10 @@ impl Player {
         Ok(())
     }
 }
+
+/// How the initrd ends its message where there is no recovery entry, and where there is one. No loader says it like that.
+const INITRD_STOPS: &str = "; trying once more in 5 minutes";
+const INITRD_RECOVERS: &str = "; recovery starts in 10 s";
 
 /// How each loader says that it has nothing to start.
 fn stated_end(loader: Loader) -> &'static [&'static str] {
@@ -237,7 +301,7 @@ fn holds(state: State, status: &Value, versions: PerBank<&str>) -> bool {
     let (bank, last) = match state {
         State::Runs { bank, last } => (bank, last),
         State::RanAfter { bank, .. } => (bank, Some(bank_format::record::Outcome::FellBack)),
-        State::Stopped | State::Recovers => return false,
+        State::Stopped(_) | State::Recovers(_) => return false,
     };
     let is_bank = |key: &str| status.get(key).and_then(Value::as_str) == Some(bank.letter());
     let outcome = status.pointer("/last_result/outcome").unwrap_or(&Value::Null);
@@ -255,8 +319,8 @@ fn describe(state: State) -> String {
             format!("bank {bank} ({})", serde_json::to_value(last).unwrap_or_default())
         }
         State::RanAfter { bank, tries } => format!("bank {bank} after {tries} tries"),
-        State::Stopped => "the stated end".to_owned(),
-        State::Recovers => "the recovery entry".to_owned(),
+        State::Stopped(_) => "the stated end".to_owned(),
+        State::Recovers(_) => "the recovery entry".to_owned(),
     }
 }
 

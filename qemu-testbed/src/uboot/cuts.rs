@@ -3,11 +3,12 @@
 //! Pure. A write to the environment or the record reaches the disk in sectors of 512 bytes, any of them first; the order of the
 //! writes of a deed is the agent's (docs/architecture.md, "Order of deeds") and the record's (the stale copy first). What is torn here:
 //! each change of the environment, and of either copy of the record, once with the first half of the changed sectors new and,
-//! for the environment, once with the last half. Every single write and flush is cut in `tests`, on simulated storage.
+//! for the environment, once with the last half. The writes of a bank are not cut here. Every single write and flush is cut in `tests`, on simulated storage.
 
 use std::path::Path;
 
 use bank_format::record::{COPY_BYTES, Loaded, Medium, RECORD_BYTES, Record, Store, TrialPhase};
+use boot_hooks::scenarios;
 
 use super::{
     device::{Contents, RECORD},
@@ -35,23 +36,42 @@ pub struct Moment {
     pub words: String,
     /// What had been written for it.
     pub wrote: Wrote,
+    /// The moment of the table while that was written, and after it.
+    pub stretches: [scenarios::Moment; 2],
     /// What was on stable storage.
     pub contents: Contents,
 }
 
-/// Every state, with words for it.
-pub fn after_power_cuts(moments: &[Moment]) -> Result<Vec<(String, Contents)>> {
+/// A state that a power cut leaves.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// The moment of the table.
+    pub stretch: scenarios::Moment,
+    /// Words for it.
+    pub words: String,
+    /// What is on stable storage.
+    pub contents: Contents,
+}
+
+/// Every state.
+pub fn after_power_cuts(moments: &[Moment]) -> Result<Vec<Cut>> {
     let mut cuts = Vec::new();
     let mut before: Option<&Contents> = None;
+    // A later boot of the same deed does not lead back to an earlier moment of it.
+    let mut latest = scenarios::Moment::Writing;
     for moment in moments {
+        let [during, after] = moment.stretches.map(|stretch| stretch.max(latest));
         if let Some(before) = before {
             for (what, contents) in torn(before, moment)? {
-                cuts.push((format!("before \"{}\", with {what}", moment.words), contents));
+                let words = format!("before \"{}\", with {what}", moment.words);
+                cuts.push(Cut { stretch: during, words, contents });
             }
         }
-        if before != Some(&moment.contents) {
-            cuts.push((format!("after \"{}\"", moment.words), moment.contents.clone()));
+        if before != Some(&moment.contents) || after != latest {
+            let words = format!("after \"{}\"", moment.words);
+            cuts.push(Cut { stretch: after, words, contents: moment.contents.clone() });
         }
+        latest = after;
         before = Some(&moment.contents);
     }
     Ok(cuts)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bank_format::{Bank, record::Outcome};
-use boot_hooks::scenarios::{Deed, Image, Scenario, State, Step};
+use boot_hooks::scenarios::{self, Deed, Finder, HOPELESS_BOOTS, Image, Scenario, State, Step};
 
 use super::{
     board::{self, Board},
@@ -22,6 +22,14 @@ use crate::{
     slots,
     workshop::Workshop,
 };
+
+/// Why a scenario cannot end as the table says; nothing where it can. It is played all the same, to its other end.
+#[must_use]
+pub fn cannot_be(scenario: &Scenario) -> Option<&'static str> {
+    matches!(scenario.steps.last(), Some(Step::Expect(State::Recovers(Finder::Initrd)))).then_some(
+        "the initrd has no word for U-Boot that starts the recovery command: it tries once more after 5 minutes",
+    )
+}
 
 /// Plays it on a fresh board; gives the time on stage.
 pub fn play(scenario: &Scenario) -> Result<Duration> {
@@ -104,23 +112,37 @@ impl Player {
             Step::Rollback => self.stage.roll_back()?,
             Step::Reboot => self.quiet = self.stage.reboot()?,
             Step::Damage(damage) => self.stage.damage(*damage)?,
-            Step::CutDuring(deed, states) => self.cut_during(*deed, states)?,
+            Step::QuietReboot => {
+                self.quiet = self.stage.reboot()?;
+                agree("starts after one reboot", &1, &self.stage.starts)?;
+            }
+            Step::CutDuring(deed, allowed) => self.cut_during(*deed, allowed)?,
+            // See `cannot_be`.
+            Step::Expect(State::Recovers(Finder::Initrd)) => self.holds(State::Stopped(Finder::Initrd))?,
             Step::Expect(state) => self.holds(*state)?,
         }
         Ok(())
     }
 
-    fn cut_during(&mut self, deed: Deed, states: &[State]) -> Result<()> {
-        self.stage.begin_deed()?;
+    fn cut_during(&mut self, deed: Deed, allowed: &[(scenarios::Moment, &[State])]) -> Result<()> {
+        self.stage.begin_deed(deed)?;
         match deed {
             Deed::Arm => self.stage.install(Image::Good)?,
             Deed::Confirm | Deed::FallBack => self.quiet = self.stage.reboot()?,
         }
         let cuts = cuts::after_power_cuts(&self.stage.end_deed())?;
-        if !cuts.iter().any(|(words, _)| words.contains("environment torn")) {
+        if !cuts.iter().any(|cut| cut.words.contains("environment torn")) {
             return Err(odd("the power cuts of this deed", &"none tears the environment"));
         }
-        for (words, contents) in cuts {
+        for moment in deed.moments() {
+            if !cuts.iter().any(|cut| cut.stretch == *moment) {
+                return Err(odd("the power cuts of this deed", &format!("none is in {moment:?}")));
+            }
+        }
+        for cuts::Cut { stretch, words, contents } in cuts {
+            let states = allowed.iter().find(|(moment, _)| *moment == stretch).map(|(_, states)| *states);
+            let states = states.ok_or_else(|| odd("the table's moments", &format!("{stretch:?} is none")))?;
+            let words = format!("in {stretch:?}, {words}");
             let begins = self.stage.journal.len();
             self.stage.restore(&contents)?;
             self.start_twice(states).map_err(|error| self.cut(&words, begins, &error))?;
@@ -165,8 +187,14 @@ impl Player {
                 let tried = self.stage.kernel_starts.get(&newest).copied().unwrap_or_default();
                 agree("starts of the release", &tries, &tried)
             }
-            State::Stopped => agree("the board", &Quiet::Stopped, &self.quiet),
-            State::Recovers => agree("the board", &Quiet::Recovers, &self.quiet),
+            State::Stopped(Finder::Loader) => agree("the board", &Quiet::Stopped, &self.quiet),
+            State::Stopped(Finder::Initrd) => {
+                agree("the board", &Quiet::StoppedByInitrd, &self.quiet)?;
+                // The last one is that which says so.
+                agree("starts until the end", &(HOPELESS_BOOTS + 1), &self.stage.starts)
+            }
+            State::Recovers(Finder::Loader) => agree("the board", &Quiet::Recovers, &self.quiet),
+            State::Recovers(Finder::Initrd) => Err(odd("this state", &"no such end with U-Boot")),
         }
     }
 

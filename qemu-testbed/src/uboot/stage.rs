@@ -6,11 +6,17 @@
 
 use std::{collections::BTreeMap, fs::File};
 
-use bank_format::{Bank, loader::Loader as _};
+use bank_format::{
+    Bank,
+    loader::{Loader as _, Recovery},
+};
 use boot_hooks::{
     cmdline::{self, CommandLine},
     ledger::{Going, Ledger, Redirect, Ruling},
-    scenarios::{Damage, Image},
+    scenarios::{
+        self, Damage, Deed, Image,
+        Moment::{Armed, Arming, Decided, Deciding, Judging, Starting},
+    },
 };
 
 use super::{
@@ -39,8 +45,10 @@ const RECOVERY: &str = "recovery";
 pub enum Quiet {
     /// A system is up, settled and judged.
     Up(Bank),
-    /// Nothing boots, and the console says so.
+    /// U-Boot has nothing to start, and says so.
     Stopped,
+    /// The initrd found that nothing boots.
+    StoppedByInitrd,
     /// The recovery system was started.
     Recovers,
 }
@@ -73,6 +81,8 @@ pub struct Stage {
     newest_minor: u64,
     /// How often the kernel of a release (its minor version) was started.
     pub kernel_starts: BTreeMap<u64, u32>,
+    /// How often a kernel of a bank was started since power came, or since the last reboot.
+    pub starts: u32,
     /// What happened, for a person who reads why a test failed.
     pub journal: Vec<String>,
     moments: Vec<Moment>,
@@ -88,6 +98,7 @@ impl Stage {
             boots: 0,
             newest_minor: 0,
             kernel_starts: BTreeMap::new(),
+            starts: 0,
             journal: Vec::new(),
             moments: Vec::new(),
         }
@@ -104,17 +115,18 @@ impl Stage {
     }
 
     /// A moment at which the power may go.
-    fn moment(&mut self, words: &str, wrote: Wrote) -> Result<()> {
+    fn moment(&mut self, words: &str, wrote: Wrote, stretches: [scenarios::Moment; 2]) -> Result<()> {
         self.note(words);
         let contents = self.device.contents()?;
-        self.moments.push(Moment { words: words.to_owned(), wrote, contents });
+        self.moments.push(Moment { words: words.to_owned(), wrote, stretches, contents });
         Ok(())
     }
 
     /// Forgets the moments so far, but for the present.
-    pub fn begin_deed(&mut self) -> Result<()> {
+    pub fn begin_deed(&mut self, deed: Deed) -> Result<()> {
         self.moments.clear();
-        self.moment("the deed begins", Wrote::Nothing)
+        let first = deed.moments().first().copied().unwrap_or(Starting);
+        self.moment("the deed begins", Wrote::Nothing, [first; 2])
     }
 
     /// The moments since the deed began.
@@ -149,6 +161,7 @@ impl Stage {
 
     /// Runs until it is quiet.
     pub fn power_on(&mut self) -> Result<Quiet> {
+        self.starts = 0;
         for _ in 0..limits::BOARD_STARTS {
             if !self.board.is_on() {
                 self.board.power_cut()?;
@@ -172,7 +185,7 @@ impl Stage {
                 }
                 Some(End::Stopped) => {
                     self.board.power_cut()?;
-                    return Ok(Quiet::Stopped);
+                    return Ok(Quiet::StoppedByInitrd);
                 }
                 None => {
                     self.board.power_cut()?;
@@ -223,9 +236,14 @@ impl Stage {
             return Ok(None);
         }
         self.boots += 1;
+        self.starts += 1;
         let started = started(word)?;
         *self.kernel_starts.entry(started.release.minor).or_default() += 1;
-        self.moment("U-Boot has counted and started a kernel", Wrote::RecordThenEnvironment)?;
+        self.moment(
+            "U-Boot has counted and started a kernel",
+            Wrote::RecordThenEnvironment,
+            [Starting, Starting],
+        )?;
         if started.release.image == Image::Panics {
             return Ok(Some(End::Dead));
         }
@@ -233,7 +251,7 @@ impl Stage {
             Ok(going) => going,
             Err(end) => return Ok(Some(end)),
         };
-        self.moment("the initrd has counted", Wrote::RecordThenEnvironment)?;
+        self.moment("the initrd has counted", Wrote::RecordThenEnvironment, [Starting, Judging])?;
         if started.release.image == Image::HangsEarly {
             return Ok(Some(End::Dead));
         }
@@ -250,7 +268,18 @@ impl Stage {
         let going = match ruling {
             Ruling::Boot(going) => going,
             Ruling::Redirect(redirect, _) => return self.redirect(redirect).map(Err),
-            Ruling::Stop(_) => return Ok(Err(End::Stopped)),
+            Ruling::Stop(_) => {
+                let recovery = if started.line.has_recovery {
+                    self.device.loader()?.recover().map_err(|error| broken(&error))?
+                } else {
+                    Recovery::NotConfigured
+                };
+                self.note(format!("no bank can be booted; recovery: {recovery:?}"));
+                return Ok(Err(match recovery {
+                    Recovery::Next => End::Resets,
+                    Recovery::NotConfigured => End::Stopped,
+                }));
+            }
         };
         let path = self.device.image(started.bank, "root");
         let image = File::open(&path).map_err(Error::io("open", &path))?;
@@ -273,7 +302,7 @@ impl Stage {
     fn redirect(&mut self, redirect: Redirect) -> Result<End> {
         let mut loader = self.device.loader()?;
         loader.redirect(redirect.to, redirect.spare).map_err(|error| odd("the redirect", &error))?;
-        self.moment("the initrd has redirected", Wrote::RecordThenEnvironment)?;
+        self.moment("the initrd has redirected", Wrote::RecordThenEnvironment, [Starting, Starting])?;
         Ok(End::Resets)
     }
 
@@ -281,10 +310,10 @@ impl Stage {
     fn system(&mut self, started: &Started, going: Going) -> Result<End> {
         self.device.come_up(started.bank, self.boots, &going.to_string(), started.release)?;
         if self.agent(&["settle"])? == Ended::Rebooted {
-            self.moment("settled, and the agent reboots", Wrote::RecordThenEnvironment)?;
+            self.moment("settled, and the agent reboots", Wrote::RecordThenEnvironment, [Judging, Judging])?;
             return self.go_down();
         }
-        self.moment("settled", Wrote::RecordThenEnvironment)?;
+        self.moment("settled", Wrote::RecordThenEnvironment, [Judging, Judging])?;
         if going != Going::Trial {
             return Ok(End::Up(started.bank));
         }
@@ -292,17 +321,17 @@ impl Stage {
             return Ok(End::Dead);
         }
         if self.agent(&["gate"])? == Ended::Rebooted {
-            self.moment("the gate has rejected", Wrote::RecordThenEnvironment)?;
+            self.moment("the gate has rejected", Wrote::RecordThenEnvironment, [Deciding, Decided])?;
             return self.go_down();
         }
-        self.moment("the gate has confirmed", Wrote::EnvironmentThenRecord)?;
+        self.moment("the gate has confirmed", Wrote::EnvironmentThenRecord, [Deciding, Decided])?;
         Ok(End::Up(started.bank))
     }
 
     /// An orderly shutdown: the unit's last command.
     fn go_down(&mut self) -> Result<End> {
         self.agent(&["settle", "--ending"])?;
-        self.moment("shut down in order", Wrote::RecordThenEnvironment)?;
+        self.moment("shut down in order", Wrote::RecordThenEnvironment, [Starting, Starting])?;
         Ok(End::Resets)
     }
 
@@ -334,7 +363,7 @@ impl Stage {
         self.newest_minor += 1;
         let bundle = self.device.bundle(Release { image, minor: self.newest_minor })?;
         self.agent(&["install", &bundle])?;
-        self.moment("installed and armed", Wrote::RecordThenEnvironment)
+        self.moment("installed and armed", Wrote::RecordThenEnvironment, [Arming, Armed])
     }
 
     /// The agent is asked for the other bank, and arms it.

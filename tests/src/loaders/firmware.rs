@@ -28,6 +28,12 @@ pub fn esp() -> Partition {
     Partition { number: 1, first_lba: 2048, blocks: 196_608, guid: [0xe; 16] }
 }
 
+/// The partition with the recovery program.
+#[must_use]
+pub fn recovery_partition() -> Partition {
+    Partition { number: 6, first_lba: 198_656, blocks: 98_304, guid: RECOVERY }
+}
+
 /// What an entry names.
 enum Target {
     Bank(Bank),

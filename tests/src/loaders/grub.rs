@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bank_format::{Bank, Digest256, record::Medium as _};
 
-use super::{Board, Start, plain};
+use super::{Board, Recovery, Start, plain};
 use crate::storage::{Place, Writer};
 
 const BLOCK_BYTES: usize = 1024;
@@ -60,6 +60,7 @@ struct Wanted {
     serial: u64,
     default: Bank,
     next: Option<Bank>,
+    recovery: bool,
     spare: bool,
 }
 
@@ -70,6 +71,7 @@ fn wanted(board: &Board) -> Option<Wanted> {
             serial: variables.get("roro_serial")?.parse().ok()?,
             default: bank(variables.get("roro_default"))?,
             next: bank(variables.get("roro_next")),
+            recovery: variables.get("roro_next").is_some_and(|next| next == "recovery"),
             spare: variables.get("roro_spare").is_some_and(|spare| spare == "1"),
         })
     });
@@ -115,6 +117,12 @@ pub(super) fn start(board: &Board) -> Start {
         own.tried = true;
         if save(board, wanted.serial, &own) && board.loadable(next) {
             return plain(next);
+        }
+    }
+    if wanted.recovery && board.recovery == Recovery::Configured && !own.tried {
+        own.tried = true;
+        if save(board, wanted.serial, &own) {
+            return Start::Recovery;
         }
     }
     let (default, other) = (wanted.default, !wanted.default);

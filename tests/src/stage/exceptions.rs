@@ -24,8 +24,22 @@ const NO_WAY_ON: &str =
 const NO_COUNT: &str =
     "the firmware counts no starts, and a kernel that dies before the initrd counts none either";
 
+const NO_RECOVERY: &str = "this loader has no word for it, so a stop of the initrd means one more try after 5 minutes (docs/boot.md)";
+
 /// All of them.
-pub const ALL: [Exception; 4] = [
+pub const ALL: [Exception; 6] = [
+    Exception {
+        kind: Kind::Tryboot,
+        scenario: "only_root_rotten_with_recovery",
+        instead: Quiet::StoppedByInitrd,
+        because: NO_RECOVERY,
+    },
+    Exception {
+        kind: Kind::UBoot,
+        scenario: "only_root_rotten_with_recovery",
+        instead: Quiet::StoppedByInitrd,
+        because: NO_RECOVERY,
+    },
     Exception {
         kind: Kind::Tryboot,
         scenario: "one_loader_copy_corrupt",

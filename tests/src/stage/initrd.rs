@@ -1,6 +1,9 @@
 //! The initrd's part of a boot: the real ledger decides, and the real backend carries a redirect to the loader.
 
-use bank_format::{Bank, loader::Loader as _};
+use bank_format::{
+    Bank, efi,
+    loader::{Kind, Loader as _, RECOVERY_TITLE, Recovery},
+};
 use boot_hooks::ledger::{Ledger, Ruling};
 
 use super::{
@@ -8,7 +11,10 @@ use super::{
     image::{Started, root_is_whole},
     told::Told,
 };
-use crate::storage::{Place, Writer};
+use crate::{
+    loaders,
+    storage::{Place, Writer},
+};
 
 /// How a boot ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +60,7 @@ impl Machine {
                 loader.redirect(redirect.to, redirect.spare).map_err(|error| format!("redirect: {error}"))?;
                 return Ok(Passed::Ended(End::Reset));
             }
-            Ruling::Stop(_) => return Ok(Passed::Ended(End::Stopped)),
+            Ruling::Stop(_) => return self.stopped(&mut loader),
         };
         if going.checks_whole_image() && !root_is_whole(&storage, bank, started.root) {
             let reason = "initrd, root image: a block does not match its hash";
@@ -71,5 +77,28 @@ impl Machine {
         }
         let trial = if going == boot_hooks::ledger::Going::Trial { Trial::Yes } else { Trial::No };
         Ok(Passed::Root { trial })
+    }
+
+    /// The stated end. Which loader shows by itself that there is a recovery entry is `BootLoader::recover`'s to know.
+    fn stopped(&mut self, loader: &mut Told) -> Played<Passed> {
+        let shows_it = matches!(self.kind, Kind::Efi | Kind::SystemdBoot);
+        let recovery = if shows_it || self.board.recovery == loaders::Recovery::Configured {
+            if self.kind == Kind::Efi && self.board.recovery == loaders::Recovery::Configured {
+                let partition = loaders::recovery_partition();
+                efi::ensure_entry(&mut self.storage().variables(), RECOVERY_TITLE, &partition)
+                    .map_err(|error| format!("entry for recovery: {error:?}"))?;
+            }
+            loader.recover().map_err(|error| format!("recover: {error}"))?
+        } else {
+            Recovery::NotConfigured
+        };
+        self.note(format!("no bank can be booted; recovery: {recovery:?}"));
+        Ok(Passed::Ended(match recovery {
+            Recovery::Next => {
+                self.asked_for_recovery = true;
+                End::Reset
+            }
+            Recovery::NotConfigured => End::Stopped,
+        }))
     }
 }

@@ -1,7 +1,7 @@
 //! Plays a scenario: step by step, and for [`Step::CutDuring`] once for every state that a power cut can leave.
 
 use bank_format::{Bank, loader::Kind, record::Outcome};
-use boot_hooks::scenarios::{Deed, Image, Scenario, State, Step};
+use boot_hooks::scenarios::{Deed, Finder, HOPELESS_BOOTS, Image, Moment, Scenario, State, Step};
 
 use super::{Machine, Played, Quiet, exceptions};
 use crate::loaders::Recovery;
@@ -55,24 +55,37 @@ impl Player {
             Step::Rollback => machine.roll_back()?,
             Step::Reboot => self.quiet = machine.reboot()?,
             Step::Damage(damage) => machine.damage(*damage),
-            Step::CutDuring(deed, states) => self.tally.cuts += cut_during(machine, *deed, states)?,
+            Step::QuietReboot => {
+                self.quiet = machine.reboot()?;
+                if machine.starts != 1 {
+                    return Err(format!("the loader started {} times after one reboot", machine.starts));
+                }
+            }
+            Step::CutDuring(deed, allowed) => self.tally.cuts += cut_during(machine, *deed, allowed)?,
             Step::Expect(state) => holds(machine, self.quiet, *state)?,
         }
         Ok(())
     }
 }
 
-fn cut_during(machine: &mut Machine, deed: Deed, states: &[State]) -> Played<usize> {
+fn cut_during(machine: &mut Machine, deed: Deed, allowed: &[(Moment, &[State])]) -> Played<usize> {
     machine.storage().begin_log();
+    machine.moments.clear();
+    machine.moments.extend(deed.moments().first().map(|first| (*first, 0)));
     match deed {
         Deed::Arm => machine.install(Image::Good)?,
         Deed::Confirm | Deed::FallBack => {
             machine.reboot()?;
         }
     }
-    let cuts = machine.storage().after_power_cuts();
+    let (moments, begins): (Vec<Moment>, Vec<usize>) = machine.moments.drain(..).unzip();
+    if moments != deed.moments() {
+        return Err(format!("the moments of this deed were {moments:?}"));
+    }
+    let cuts = machine.storage().after_power_cuts_of(&begins);
     let count = cuts.len();
-    for (words, contents) in cuts {
+    for (stretch, words, contents) in cuts {
+        let (moment, states) = allowed.get(stretch).ok_or("the table knows no such moment")?;
         let mut after = machine.with_contents(contents);
         let before = after.journal.len();
         let outcome = after.power_on().and_then(|quiet| {
@@ -84,7 +97,7 @@ fn cut_during(machine: &mut Machine, deed: Deed, states: &[State]) -> Played<usi
         });
         outcome.map_err(|why| {
             let journal = after.journal.get(before..).unwrap_or_default().join("\n    ");
-            format!("power cut {words}: {why}\n    {journal}")
+            format!("power cut in {moment:?}, {words}: {why}\n    {journal}")
         })?;
     }
     Ok(count)
@@ -110,9 +123,23 @@ pub fn holds(machine: &Machine, quiet: Quiet, state: State) -> Played<()> {
             let tried = machine.kernel_starts.get(&machine.newest_minor).copied().unwrap_or_default();
             if tried == tries { Ok(()) } else { Err(format!("it was tried {tried} times, not {tries}")) }
         }
-        State::Stopped if quiet == Quiet::Stopped => Ok(()),
-        State::Recovers if quiet == Quiet::Recovers => Ok(()),
-        State::Stopped | State::Recovers => Err(format!("{state:?} was expected, it is {quiet:?}")),
+        State::Stopped(Finder::Loader) if quiet == Quiet::Stopped => Ok(()),
+        State::Stopped(Finder::Initrd) if quiet == Quiet::StoppedByInitrd => hopeless_boots(machine, 1),
+        State::Recovers(Finder::Loader) if quiet == Quiet::Recovers && !machine.asked_for_recovery => Ok(()),
+        // The loader starts once more, for the recovery entry.
+        State::Recovers(Finder::Initrd) if quiet == Quiet::Recovers && machine.asked_for_recovery => {
+            hopeless_boots(machine, 2)
+        }
+        State::Stopped(_) | State::Recovers(_) => Err(format!("{state:?} was expected, it is {quiet:?}")),
+    }
+}
+
+fn hopeless_boots(machine: &Machine, further: u32) -> Played<()> {
+    let boots = machine.starts - further;
+    if boots == HOPELESS_BOOTS {
+        Ok(())
+    } else {
+        Err(format!("{boots} boots were tried before the end, not {HOPELESS_BOOTS}"))
     }
 }
 

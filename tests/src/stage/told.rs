@@ -4,7 +4,9 @@ use std::{cell::Cell, io, rc::Rc};
 
 use bank_format::{
     Bank,
-    loader::{Firmware, Grub, Kind, Loader, LoaderError, RebootFlag, Spare, SystemdBoot, Tryboot, UBoot},
+    loader::{
+        Firmware, Grub, Kind, Loader, LoaderError, RebootFlag, Recovery, Spare, SystemdBoot, Tryboot, UBoot,
+    },
 };
 
 use crate::{
@@ -111,6 +113,16 @@ impl Loader for Told {
             Self::Grub(loader) => loader.redirect(to, spare).map_err(plain),
             Self::UBoot(loader) => loader.redirect(to, spare).map_err(plain),
             Self::Tryboot(loader) => loader.redirect(to, spare).map_err(plain),
+        }
+    }
+
+    fn recover(&mut self) -> io::Result<Recovery> {
+        match self {
+            Self::Efi(loader) => Ok(loader.recover()?),
+            Self::SystemdBoot(loader) => Ok(loader.recover()?),
+            Self::Grub(loader) => loader.recover().map_err(plain),
+            Self::UBoot(loader) => loader.recover().map_err(plain),
+            Self::Tryboot(loader) => loader.recover().map_err(plain),
         }
     }
 }
