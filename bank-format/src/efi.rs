@@ -189,9 +189,9 @@ pub fn entry_titled<S: VarStore>(store: &S, title: &str) -> Result<Option<u16>, 
     Ok(None)
 }
 
-/// `BootOrder`, empty when there is none.
+/// `BootOrder`, empty when there is none. One that is no list is as good as none: it must not keep the right one from being written.
 pub fn order<S: VarStore>(store: &S) -> Result<Vec<u16>, S::Error> {
-    Ok(decode_order(&store.read("BootOrder", GLOBAL_VENDOR)?.unwrap_or_default())?)
+    Ok(decode_order(&store.read("BootOrder", GLOBAL_VENDOR)?.unwrap_or_default()).unwrap_or_default())
 }
 
 /// Puts `first` before the other bank and both before everything else, in one write; no write when it is so already.
@@ -215,12 +215,10 @@ pub fn set_next<S: VarStore>(store: &mut S, entry: u16) -> Result<(), S::Error> 
     store.write("BootNext", GLOBAL_VENDOR, &encode_order(&[entry]))
 }
 
-/// The entry of the next boot, if one was set.
+/// The entry of the next boot, if one was set; one that is no number is as good as none.
 pub fn next<S: VarStore>(store: &S) -> Result<Option<u16>, S::Error> {
-    match store.read("BootNext", GLOBAL_VENDOR)? {
-        Some(value) => Ok(decode_order(&value)?.first().copied()),
-        None => Ok(None),
-    }
+    let value = store.read("BootNext", GLOBAL_VENDOR)?.unwrap_or_default();
+    Ok(decode_order(&value).unwrap_or_default().first().copied())
 }
 
 /// Withdraws a trial that was not booted yet.

@@ -173,6 +173,15 @@ fn redirect(mut next: Record, standing_in: Bank, reason: String) -> (Decision, R
     (Decision::Stop { reason }, next)
 }
 
+/// The loader could not be told to go on to the confirmed bank, for example because the firmware's memory is full. That says nothing
+/// against the confirmed bank, so nothing is lost: where this one may take over, it boots as last resort. `None` where it may not.
+/// Bounded by the redirects, which only a settled boot forgets.
+#[must_use]
+pub fn stays(record: &Record, standing_in: Bank) -> Option<Record> {
+    let on_trial = record.trial.as_ref().is_some_and(|trial| trial.bank == standing_in);
+    (record.may_take_over(standing_in) && !on_trial).then(|| Record { unclean: true, ..record.clone() })
+}
+
 /// The image of the confirmed bank is not what was installed: the other bank takes its place at once, if it was confirmed once.
 /// `None` where there is nothing better: then it is a failed boot like any other.
 #[must_use]
@@ -376,6 +385,24 @@ mod tests {
             decisions.push(matches!(decision, Decision::Stop { .. }));
         }
         assert!(decisions.windows(5).all(|five| five.contains(&true)), "{decisions:?}");
+    }
+
+    /// Firmware whose memory was full could not be told, and the confirmed bank was lost for it within seconds.
+    #[test]
+    fn a_loader_that_cannot_be_told_costs_no_bank_its_place() {
+        let mut record = record(1);
+        assert_eq!(stays(&decide(&record, Bank::B, None).1, Bank::B), None, "it was never confirmed");
+        record.banks.b.state = BankState::Confirmed;
+        let mut now = record.clone();
+        for _ in 0..MAX_REDIRECTS {
+            let (decision, next) = decide(&now, Bank::B, None);
+            assert!(matches!(decision, Decision::Redirect { to: Bank::A, .. }));
+            now = stays(&next, Bank::B).unwrap();
+            assert_eq!((now.confirmed, now.last_result.as_ref(), now.unclean), (Bank::A, None, true));
+        }
+        assert_eq!(decide(&now, Bank::B, None).0, Decision::Boot(BootAs::LastResort), "it is bounded");
+        record.trial = with_trial(TrialPhase::Failed, 0).trial;
+        assert_eq!(stays(&record, Bank::B), None, "its trial has failed");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::{
     medium::DeviceMedium,
     modules, paths, state, switch,
     vars::{self, EfiVars},
-    verity::Proof,
+    verity::{self, Finding, Proof},
     watchdog::Watchdog,
 };
 
@@ -47,6 +47,13 @@ struct Boot {
     watchdog: Watchdog,
     loader: Option<BootLoader>,
     ledger: Option<Ledger<DeviceMedium>>,
+}
+
+/// Whether the loader knows where to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Yes,
+    No,
 }
 
 /// Whether there are EFI variables.
@@ -115,12 +122,31 @@ impl Boot {
     /// The record has decided already, so a loader that cannot be told is no reason of its own: the decision is made again in the next
     /// boot, as often as the record allows.
     fn redirected(&self, redirect: Redirect, reason: &str) -> End {
-        if let Some(loader) = &self.loader
-            && let Err(error) = loader.redirect(redirect)
-        {
-            console::warn(&chain(&error));
-        }
+        self.tell(redirect);
+        self.going(redirect, reason)
+    }
+
+    fn going(&self, redirect: Redirect, reason: &str) -> End {
         End::Reset(format!("{reason}: going to bank {}", redirect.to), self.counting())
+    }
+
+    fn tell(&self, redirect: Redirect) -> Told {
+        match self.loader.as_ref().map(|loader| loader.redirect(redirect)) {
+            Some(Err(error)) => {
+                console::warn(&chain(&error));
+                Told::No
+            }
+            Some(Ok(())) | None => Told::Yes,
+        }
+    }
+
+    /// The loader does not know where to go: whether this bank boots in the meantime.
+    fn stays(&mut self) -> bool {
+        let stays = self.ledger.as_mut().map_or(Ok(false), Ledger::stays);
+        stays.unwrap_or_else(|why| {
+            console::warn(&format!("this bank cannot stay: {why}"));
+            false
+        })
     }
 
     fn stopped(&self, reason: String) -> End {
@@ -166,7 +192,14 @@ impl Boot {
                 console::note(&format!("bank {bank} of {}, {going}", disk.name));
                 match self.go_on(&command_line, &disk, bank, going)? {}
             }
-            Ruling::Redirect(redirect, reason) => Ok(self.redirected(redirect, &reason)),
+            Ruling::Redirect(redirect, reason) => {
+                if self.tell(redirect) == Told::No && self.stays() {
+                    let going = Going::LastResort;
+                    console::note(&format!("bank {bank} of {}, {going}", disk.name));
+                    match self.go_on(&command_line, &disk, bank, going)? {}
+                }
+                Ok(self.going(redirect, &reason))
+            }
             Ruling::Stop(reason) => Ok(self.stopped(reason)),
         }
     }
@@ -221,8 +254,12 @@ impl Boot {
         let node = &partition.node;
         let image = File::open(node).map_err(Error::io("open", node))?;
         let refused = |finding| Error::RootRefused { bank, finding };
-        proof.check_top(&image, node)?.map_err(refused)?;
-        if going.checks_whole_image() {
+        let whole = going.checks_whole_image();
+        let mut look = || {
+            let top = proof.check_top(&image, node)?;
+            if top.is_err() || !whole {
+                return Ok(top);
+            }
             let mut next = 1;
             let mut progress = |done: u64| {
                 self.watchdog.alive();
@@ -231,8 +268,14 @@ impl Boot {
                     next += 1;
                 }
             };
-            proof.check_whole(&image, node, &mut progress)?.map_err(refused)?;
-        }
+            proof.check_whole(&image, node, &mut progress)
+        };
+        let forget = |finding: &Finding| {
+            console::warn(&format!("the root image, at the first reading: {finding}; reading it again"));
+            self.watchdog.alive();
+            verity::forget_cached(&image);
+        };
+        verity::twice(&mut look, forget)?.map_err(refused)?;
         drop(image);
         let mapped = proof.map(&partition.device)?;
         let root = Path::new(ROOT);

@@ -148,6 +148,15 @@ where
         self.counting
     }
 
+    /// The loader could not be told to go elsewhere. Whether this bank boots as last resort instead; that takes no other its place.
+    pub fn stays(&mut self) -> Result<bool, String> {
+        let Some((store, record)) = self.tracked.as_mut() else { return Ok(false) };
+        let Some(next) = rule::stays(record, self.standing_in) else { return Ok(false) };
+        store.commit(&next).map_err(|error| chain(&error))?;
+        *record = next;
+        Ok(true)
+    }
+
     /// The root image of this bank is not what was installed. Where a better bank is known, it is the confirmed one from now on, and
     /// the loader is to be sent there; else nothing was written.
     pub fn image_is_rotten(&mut self, reason: &str) -> Result<Option<Redirect>, String> {
@@ -293,6 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn where_the_loader_cannot_be_told_a_bank_that_was_confirmed_once_stays() {
+        let mut record = on_trial();
+        let alone = medium(Some(&record));
+        let (mut ledger, _, _) = Ledger::open(Ok(alone), Bank::B, None).unwrap();
+        assert_eq!(ledger.stays(), Ok(false), "a trial");
+        record.trial = None;
+        record.banks.b.state = BankState::Confirmed;
+        let both = medium(Some(&record));
+        let (mut ledger, ruling, _) = Ledger::open(Ok(both.clone()), Bank::B, None).unwrap();
+        assert_eq!(to(&ruling).to, Bank::A);
+        assert_eq!(ledger.stays(), Ok(true));
+        let now = stored(&both);
+        assert_eq!((now.confirmed, now.banks.a.state, now.unclean), (Bank::A, BankState::Confirmed, true));
+    }
+
+    #[test]
     fn a_loader_that_has_given_up_is_heard() {
         let mut record = on_trial();
         record.trial = None;
@@ -347,7 +372,7 @@ mod tests {
         dead.0.borrow_mut().unreadable = true;
         let (_, ruling, warning) = Ledger::open(Ok(dead), Bank::A, None).unwrap();
         assert_eq!(ruling, Ruling::Boot(Going::Untracked));
-        assert!(warning.unwrap().contains("drive is dead"));
+        assert!(warning.unwrap().contains("cannot be read"));
 
         let absent = Err(std::io::Error::other("no such device"));
         let (_, ruling, _) = Ledger::<Memory>::open(absent, Bank::A, None).unwrap();

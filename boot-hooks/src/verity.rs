@@ -18,7 +18,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use crate::{
     error::{Error, Result},
     limits::CHECK_BUFFER_BYTES,
-    linux::{Access, device_mapper::Wanted},
+    linux::{self, Access, device_mapper::Wanted},
     mapping,
 };
 
@@ -163,6 +163,27 @@ impl Proof {
     }
 }
 
+/// A finding is believed when it is made twice: a transfer that flipped a bit in memory must not cost a bank its place. `forget` is
+/// called in between, so that the second look reads the medium.
+pub fn twice(
+    look: &mut dyn FnMut() -> Result<Result<(), Finding>>,
+    forget: impl FnOnce(&Finding),
+) -> Result<Result<(), Finding>> {
+    match look()? {
+        Ok(()) => Ok(Ok(())),
+        Err(finding) => {
+            forget(&finding);
+            look()
+        }
+    }
+}
+
+/// Drops what the kernel keeps in memory of a device; a drive that refuses is read from memory again.
+pub fn forget_cached(image: &File) {
+    let _refused = linux::drop_cached(image);
+    let _advice = posix_fadvise(image, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
 fn compare_block(
     number: u64,
     first_leaf: u64,
@@ -217,6 +238,20 @@ pub(crate) mod tests {
         let whole = proof.check_whole(&open, file.path(), &mut |done| last = done).unwrap();
         assert!(whole.is_err() || last == proof.blocks);
         (proof.check_top(&open, file.path()).unwrap(), whole)
+    }
+
+    #[test]
+    fn a_finding_counts_when_it_is_made_twice() {
+        let finding = || Finding::DataBlock { block: 7 };
+        for (looks, forgotten, expected) in [
+            (vec![Ok(())], 0, Ok(())),
+            (vec![Err(finding()), Ok(())], 1, Ok(())),
+            (vec![Err(finding()), Err(finding())], 1, Err(finding())),
+        ] {
+            let (mut looks, mut forgets) = (looks.into_iter(), 0);
+            let found = twice(&mut || Ok(looks.next().unwrap()), |_| forgets += 1).unwrap();
+            assert_eq!((found, forgets, looks.next()), (expected, forgotten, None));
+        }
     }
 
     #[test]

@@ -105,6 +105,24 @@ mod tests {
     use crate::efi::{load_option, tests::Memory};
 
     #[test]
+    fn variables_that_are_no_lists_are_written_anew() {
+        let partition =
+            |number| Partition { number, first_lba: 2048, blocks: 4096, guid: [number as u8; 16] };
+        let mut loader = Firmware::new(Memory::default(), PerBank { a: partition(1), b: partition(2) });
+        loader.set_default(Bank::A, Spare::Bootable).unwrap();
+        let before = loader.vars.clone();
+        for name in ["BootNext", "BootOrder"] {
+            loader.vars.write(name, GLOBAL_VENDOR, &[1, 0, 7]).unwrap();
+        }
+        assert_eq!(loader.next().unwrap(), None);
+        loader.redirect(Bank::A, Spare::Bootable).unwrap();
+        for name in ["BootNext", "BootOrder"] {
+            let read = |vars: &Memory| vars.read(name, GLOBAL_VENDOR).unwrap();
+            assert_eq!(read(&loader.vars), read(&before), "{name}");
+        }
+    }
+
+    #[test]
     fn recovery_is_the_entry_with_that_title_and_only_for_the_next_boot() {
         let partition =
             |number| Partition { number, first_lba: 2048, blocks: 4096, guid: [number as u8; 16] };

@@ -308,16 +308,17 @@ impl<M: Medium> Grub<M> {
         }
     }
 
-    fn noted(&mut self) -> Result<Result<Noted>, LoaderError<M::Error>> {
-        Ok(Noted::decode(&self.medium.read(OWN_OFFSET, BLOCK_BYTES)?))
+    /// Nothing where it cannot be made out, or cannot be read: a rotten sector here must not keep the decision from its copy.
+    fn noted(&mut self) -> Option<Noted> {
+        Noted::decode(&self.medium.read(OWN_OFFSET, BLOCK_BYTES).ok()?).ok()
     }
 
     /// Nothing is written where GRUB would do as it is told here, with all its tries.
     fn decide(&mut self, wanted: Decision) -> Result<(), LoaderError<M::Error>> {
         let newest = self.newest()?;
-        let noted = self.noted()?;
-        let known = noted.as_ref().ok().and_then(|noted| noted.serial);
-        let fresh = noted.as_ref().map_or(true, Noted::is_fresh);
+        let noted = self.noted();
+        let known = noted.as_ref().and_then(|noted| noted.serial);
+        let fresh = noted.as_ref().is_none_or(Noted::is_fresh);
         let said = newest
             .decision
             .is_some_and(|(serial, decision)| decision == wanted && (fresh || known != Some(serial)));
@@ -335,13 +336,13 @@ impl<M: Medium> Grub<M> {
             let offset = COPY_OFFSETS.get(newest.stale).copied().unwrap_or_default();
             self.medium.write(offset, &wanted.encode(newest.stale, serial)?)?;
         }
-        if noted.is_err() {
+        if noted.is_none() {
             // GRUB writes into the block that is there and cannot make one. After the decision: with a blank block the old one would
             // be as good as new, and its trial be tried again.
             self.medium.write(OWN_OFFSET, &encode_block([])?)?;
         }
         // By the index GRUB finds its own block as a file; it does not save into anything else.
-        if self.medium.read(INDEX_OFFSET, INDEX_BYTES)? != index() {
+        if self.medium.read(INDEX_OFFSET, INDEX_BYTES).ok() != Some(index()) {
             self.medium.write(INDEX_OFFSET, &index())?;
         }
         Ok(())
@@ -359,7 +360,7 @@ impl<M: Medium> Loader for Grub<M> {
 
     fn next(&mut self) -> Result<Option<Bank>, Self::Error> {
         let Some((serial, decision)) = self.newest()?.decision else { return Ok(None) };
-        let used_up = self.noted()?.is_ok_and(|noted| noted.serial == Some(serial) && noted.tried);
+        let used_up = self.noted().is_some_and(|noted| noted.serial == Some(serial) && noted.tried);
         match decision.next {
             Next::Bank(bank) if !used_up => Ok(Some(bank)),
             Next::Bank(_) | Next::Default | Next::Recovery => Ok(None),

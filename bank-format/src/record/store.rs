@@ -3,6 +3,9 @@
 use super::{COPY_BYTES, Copy, Record, decode_copy, encode_copy};
 use crate::error::{Error, Result};
 
+/// Never an error: only the write that repairs a record makes a drive replace its rotten sectors.
+const UNREADABLE: &str = "it cannot be read";
+
 /// Where the record lies: 64 KiB that can be read, written at an offset, and flushed.
 pub trait Medium {
     /// What can go wrong there.
@@ -32,7 +35,7 @@ pub enum StoreError<E> {
     /// The medium failed.
     #[error("cannot {deed} the record")]
     Medium {
-        /// Read, write or flush.
+        /// Write or flush.
         deed: &'static str,
         /// The medium's words.
         source: E,
@@ -55,16 +58,16 @@ pub struct Store<M> {
 }
 
 impl<M: Medium> Store<M> {
-    /// Reads both copies.
+    /// Reads both copies. Where none can be read, the record is lost.
     pub fn open(mut medium: M) -> Result<(Self, Loaded), StoreError<M::Error>> {
         let mut newest: Option<(u64, usize, Box<Record>)> = None;
         let mut torn: Option<String> = None;
-        let mut unread = None;
         for copy in 0..2 {
             let mut bytes = vec![0; COPY_BYTES];
-            if let Err(source) = medium.read_at((copy * COPY_BYTES) as u64, &mut bytes) {
-                // A rotten sector under one copy must not take the other with it.
-                unread = Some(source);
+            let offset = (copy * COPY_BYTES) as u64;
+            // A rotten sector under one copy must not take the other with it; a cable that had slipped is given a second chance.
+            if medium.read_at(offset, &mut bytes).or_else(|_| medium.read_at(offset, &mut bytes)).is_err() {
+                torn.get_or_insert_with(|| UNREADABLE.into());
                 continue;
             }
             match decode_copy(&bytes).map_err(StoreError::Format)? {
@@ -76,9 +79,6 @@ impl<M: Medium> Store<M> {
                 Copy::Blank => (),
                 Copy::Torn(why) => torn = Some(why),
             }
-        }
-        if let (None, Some(source)) = (&newest, unread) {
-            return Err(StoreError::Medium { deed: "read", source });
         }
         let place = newest.as_ref().map(|(sequence, copy, _)| (*sequence, *copy));
         let loaded = match (newest, torn) {
@@ -127,11 +127,18 @@ mod tests {
     struct Memory {
         bytes: Vec<u8>,
         log: Vec<(u64, Vec<u8>)>,
+        /// Reads of each copy that fail, until it is written.
+        unreadable: [u32; 2],
     }
 
     impl Medium for Memory {
         type Error = ();
         fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ()> {
+            let fails = &mut self.unreadable[offset as usize / COPY_BYTES];
+            if *fails > 0 {
+                *fails -= 1;
+                return Err(());
+            }
             self.bytes.resize(RECORD_BYTES, 0);
             buffer.copy_from_slice(&self.bytes[offset as usize..][..buffer.len()]);
             Ok(())
@@ -140,6 +147,7 @@ mod tests {
             self.bytes.resize(RECORD_BYTES, 0);
             self.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
             self.log.push((offset, bytes.to_vec()));
+            self.unreadable[offset as usize / COPY_BYTES] = 0;
             Ok(())
         }
         fn flush(&mut self) -> Result<(), ()> {
@@ -167,6 +175,22 @@ mod tests {
         both.bytes[40] ^= 1;
         both.bytes[COPY_BYTES + 40] ^= 1;
         assert!(matches!(open(&both), Loaded::Lost(_)));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_lost_and_repaired_by_the_next_commit() {
+        let (mut store, _) = Store::open(Memory::default()).unwrap();
+        store.commit(&record(1)).unwrap();
+        let memory = store.into_medium();
+        for (unreadable, whole) in [([9, 0], true), ([0, 9], true), ([1, 1], true), ([9, 9], false)] {
+            let (mut store, loaded) = Store::open(Memory { unreadable, ..memory.clone() }).unwrap();
+            assert_eq!(loaded == Loaded::Record(Box::new(record(1))), whole, "{unreadable:?}");
+            assert_eq!(matches!(loaded, Loaded::Lost(_)), !whole, "{unreadable:?}");
+            store.commit(&record(2)).unwrap();
+            assert_eq!(open(&store.into_medium()), Loaded::Record(Box::new(record(2))));
+        }
+        let beside_nothing = Memory { unreadable: [9, 0], ..Memory::default() };
+        assert!(matches!(open(&beside_nothing), Loaded::Lost(_)), "it may have been there");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod calls {
     nix::ioctl_read!(wdioc_getsupport, b'W', 0, super::WatchdogInfo);
     nix::ioctl_readwrite!(wdioc_settimeout, b'W', 6, libc::c_int);
     nix::ioctl_read!(wdioc_keepalive, b'W', 5, libc::c_int);
+    nix::ioctl_none!(blkflsbuf, 0x12, 97);
     nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
 }
@@ -151,6 +152,13 @@ pub fn keep_watchdog_alive(watchdog: &File) -> io::Result<()> {
     let mut unused: libc::c_int = 0;
     // SAFETY: WDIOC_KEEPALIVE takes no argument; the pointer is valid all the same; the descriptor is open.
     unsafe { calls::wdioc_keepalive(watchdog.as_raw_fd(), &mut unused) }?;
+    Ok(())
+}
+
+/// Drops what is kept in memory of a block device.
+pub fn drop_cached(device: &File) -> io::Result<()> {
+    // SAFETY: BLKFLSBUF takes no argument; the descriptor is open.
+    unsafe { calls::blkflsbuf(device.as_raw_fd()) }?;
     Ok(())
 }
 

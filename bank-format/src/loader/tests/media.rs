@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{super::Recovery, *};
+use super::{
+    super::{Recovery, grub_index},
+    *,
+};
 
 proptest! {
     #[test]
@@ -46,25 +49,42 @@ fn garbage_of(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What lies here cannot be read until it is written anew.
+#[derive(Debug)]
+struct Rotten(Disk, u64);
+
+impl Medium for Rotten {
+    type Error = Error;
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let written = self.0.log.iter().any(|write| write.0 as u64 == self.1);
+        if offset == self.1 && !written {
+            return Err(Error::malformed("sector", "it cannot be read"));
+        }
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.0.write_at(offset, bytes)
+    }
+    fn flush(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_rotten_sector_under_grubs_own_notes_is_written_anew_and_stops_no_deed() {
+    for offset in [grub::OWN_OFFSET, grub_index::INDEX_OFFSET] {
+        let mut grub = Grub::new(Rotten(grub_rig().0, offset));
+        grub.set_next(Bank::B).unwrap();
+        assert_eq!(grub.next().unwrap(), Some(Bank::B));
+        assert!(grub.medium().0.bytes[offset as usize..] == grub_rig().0.bytes[offset as usize..]);
+        assert!(grub.medium().0.log.iter().any(|write| write.0 as u64 == offset));
+        grub.set_default(Bank::B, Spare::Bootable).unwrap();
+        assert_eq!(grub.decision().unwrap().unwrap().1.default, Bank::B);
+    }
+}
+
 #[test]
 fn a_loader_never_stops_on_a_medium_that_cannot_be_read_under_one_copy() {
-    #[derive(Debug)]
-    struct Rotten(Disk, u64);
-    impl Medium for Rotten {
-        type Error = Error;
-        fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-            if offset == self.1 {
-                return Err(Error::malformed("sector", "it cannot be read"));
-            }
-            self.0.read_at(offset, buffer)
-        }
-        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-            self.0.write_at(offset, bytes)
-        }
-        fn flush(&mut self) -> Result<(), Error> {
-            Ok(())
-        }
-    }
     for offset in grub::COPY_OFFSETS {
         let mut grub = Grub::new(Rotten(grub_rig().0, offset));
         assert_eq!(grub.next().unwrap(), None);
