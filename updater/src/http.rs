@@ -81,7 +81,8 @@ impl Http {
                 }
             }));
         if let Some(proxy) = &self.network.proxy {
-            let proxy = Proxy::all(proxy).map_err(|source| refused("proxy cannot be used", &source))?;
+            let proxy =
+                Proxy::all(proxy).map_err(|source| refused("proxy cannot be used", &source.without_url()))?;
             builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_env()));
         }
         builder.build().map_err(|source| refused("HTTP cannot be set up", &source))
@@ -148,7 +149,8 @@ fn tls() -> Result<rustls::ClientConfig, TransportError> {
 }
 
 fn answer(sent: reqwest::Result<reqwest::blocking::Response>) -> Result<Response, TransportError> {
-    match sent {
+    // Whatever is told of an error, the address with its credentials is not.
+    match sent.map_err(reqwest::Error::without_url) {
         Ok(response) => Ok(Response {
             status: response.status().as_u16(),
             headers: response
@@ -159,8 +161,7 @@ fn answer(sent: reqwest::Result<reqwest::blocking::Response>) -> Result<Response
             body: Box::new(response),
         }),
         Err(error) if error.is_redirect() || error.is_builder() => {
-            // With the address a token in it would be told.
-            Err(TransportError::Refused { detail: chain(&error.without_url()) })
+            Err(TransportError::Refused { detail: chain(&error) })
         }
         // The next attempt would meet the same certificate.
         Err(error) if chain(&error).contains("invalid peer certificate") => {
