@@ -10,6 +10,7 @@ use crate::storage::{Place, Storage};
 
 mod firmware;
 mod grub;
+pub mod script;
 mod systemd_boot;
 pub mod tryboot;
 pub mod uboot;
@@ -93,7 +94,7 @@ pub fn start(kind: Kind, board: &mut Board) -> Start {
         Kind::Grub => grub::start(board),
         Kind::UBoot => uboot::start(board),
         Kind::Tryboot => tryboot::start(board),
-        Kind::Script => Start::Nothing,
+        Kind::Script => script::start(board),
     }
 }
 

@@ -236,6 +236,12 @@ impl Machine {
         self.parameter.0.set(false);
         let started = started(&self.board.storage, bank);
         *self.kernel_starts.entry(started.release.minor).or_default() += 1;
+        if !self.board.loadable(bank) {
+            self.note(format!(
+                "the boot image of bank {bank} is none; whatever the loader does then ends in a reset"
+            ));
+            return Ok(End::Reset);
+        }
         if !started.kernel_lives {
             self.note(format!("the kernel of bank {bank} panics"));
             return Ok(End::Reset);

@@ -41,7 +41,8 @@ table! {
     systemd_boot = bank_format::loader::Kind::SystemdBoot,
     grub = bank_format::loader::Kind::Grub,
     u_boot = bank_format::loader::Kind::UBoot,
-    tryboot = bank_format::loader::Kind::Tryboot;
+    tryboot = bank_format::loader::Kind::Tryboot,
+    script = bank_format::loader::Kind::Script;
     [
         first_boot, good_trial, trial_panics, trial_hangs_early, trial_hangs_late, trial_unhealthy, tries_are_used_up,
         cut_while_arming, cut_while_confirming, cut_while_falling_back, one_record_copy_corrupt, record_corrupt,

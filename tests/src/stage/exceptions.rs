@@ -26,8 +26,12 @@ const NO_COUNT: &str =
 
 const NO_RECOVERY: &str = "this loader has no word for it, so a stop of the initrd means one more try after 5 minutes (docs/boot.md)";
 
+const ONE_FILE: &str = "the page's example keeps one file, replaced whole by renaming; when it is lost, its loader starts no bank";
+const NO_STATED_END: &str =
+    "the page's example looks at no boot image and has no recovery: it starts its default again and again";
+
 /// All of them.
-pub const ALL: [Exception; 6] = [
+pub const ALL: [Exception; 11] = [
     Exception {
         kind: Kind::Tryboot,
         scenario: "only_root_rotten_with_recovery",
@@ -39,6 +43,36 @@ pub const ALL: [Exception; 6] = [
         scenario: "only_root_rotten_with_recovery",
         instead: Quiet::StoppedByInitrd,
         because: NO_RECOVERY,
+    },
+    Exception {
+        kind: Kind::Script,
+        scenario: "only_root_rotten_with_recovery",
+        instead: Quiet::StoppedByInitrd,
+        because: NO_RECOVERY,
+    },
+    Exception {
+        kind: Kind::Script,
+        scenario: "one_loader_copy_corrupt",
+        instead: Quiet::Stopped,
+        because: ONE_FILE,
+    },
+    Exception {
+        kind: Kind::Script,
+        scenario: "loader_state_lost",
+        instead: Quiet::Stopped,
+        because: ONE_FILE,
+    },
+    Exception {
+        kind: Kind::Script,
+        scenario: "both_banks_bad",
+        instead: Quiet::Spins,
+        because: NO_STATED_END,
+    },
+    Exception {
+        kind: Kind::Script,
+        scenario: "both_banks_bad_with_recovery",
+        instead: Quiet::Spins,
+        because: NO_STATED_END,
     },
     Exception {
         kind: Kind::Tryboot,

@@ -11,7 +11,7 @@ use bank_format::{
 use super::image::{self, BOOT_BYTES, ROOT_BYTES};
 use crate::{
     forge::verity_root,
-    loaders::{tryboot, uboot},
+    loaders::{script, tryboot, uboot},
     storage::{Contents, Place},
 };
 
@@ -39,13 +39,17 @@ pub(super) fn contents(kind: Kind) -> Result<Contents, String> {
         (Place::Root(Bank::B), vec![0; ROOT_BYTES]),
     ]);
     places.extend(loader(kind)?);
-    Ok(Contents::of(places))
+    let mut contents = Contents::of(places);
+    if kind == Kind::Script {
+        contents.variables.insert(script::KEY.to_owned(), script::factory());
+    }
+    Ok(contents)
 }
 
 fn loader(kind: Kind) -> Result<Vec<(Place, Vec<u8>)>, String> {
     match kind {
         // The firmware knows nothing yet, and takes the removable path, or the only entry that there is.
-        Kind::Efi | Kind::SystemdBoot => Ok(Vec::new()),
+        Kind::Efi | Kind::SystemdBoot | Kind::Script => Ok(Vec::new()),
         Kind::Grub => {
             let bytes = Grub::factory(Bank::A).map_err(|error| error.to_string())?;
             Ok(vec![(Place::Loader, bytes)])
@@ -56,7 +60,6 @@ fn loader(kind: Kind) -> Result<Vec<(Place, Vec<u8>)>, String> {
             Ok(vec![copy(0, 254), copy(1, 255)])
         }
         Kind::Tryboot => Ok(vec![(Place::Autoboot, tryboot::factory())]),
-        Kind::Script => Err("what a script does is the integrator's".into()),
     }
 }
 

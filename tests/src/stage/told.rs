@@ -10,7 +10,7 @@ use bank_format::{
 };
 
 use crate::{
-    loaders::{esp, partitions, tryboot, uboot},
+    loaders::{esp, partitions, script, tryboot, uboot},
     storage::{Place, PlaceMedium, Storage, Variables, Writer},
 };
 
@@ -46,6 +46,8 @@ pub enum Told {
     UBoot(UBoot<PlaceMedium>),
     /// Raspberry Pi firmware.
     Tryboot(Tryboot<PlaceMedium, RebootParameter>),
+    /// The program of the page.
+    Script(script::Program),
 }
 
 impl Told {
@@ -68,7 +70,7 @@ impl Told {
                 let (bytes, partitions) = (tryboot::FILE_BYTES, tryboot::PARTITIONS);
                 Ok(Self::Tryboot(Tryboot::new(file, bytes, partitions, parameter.clone())))
             }
-            Kind::Script => Err("what a script does is the integrator's".into()),
+            Kind::Script => Ok(Self::Script(script::Program(storage.clone()))),
         }
     }
 }
@@ -83,6 +85,7 @@ impl Loader for Told {
             Self::Grub(loader) => loader.next().map_err(plain),
             Self::UBoot(loader) => loader.next().map_err(plain),
             Self::Tryboot(loader) => loader.next().map_err(plain),
+            Self::Script(loader) => loader.next(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Loader for Told {
             Self::Grub(loader) => loader.set_next(bank).map_err(plain),
             Self::UBoot(loader) => loader.set_next(bank).map_err(plain),
             Self::Tryboot(loader) => loader.set_next(bank).map_err(plain),
+            Self::Script(loader) => loader.set_next(bank),
         }
     }
 
@@ -103,6 +107,7 @@ impl Loader for Told {
             Self::Grub(loader) => loader.set_default(first, spare).map_err(plain),
             Self::UBoot(loader) => loader.set_default(first, spare).map_err(plain),
             Self::Tryboot(loader) => loader.set_default(first, spare).map_err(plain),
+            Self::Script(loader) => loader.set_default(first, spare),
         }
     }
 
@@ -113,6 +118,7 @@ impl Loader for Told {
             Self::Grub(loader) => loader.redirect(to, spare).map_err(plain),
             Self::UBoot(loader) => loader.redirect(to, spare).map_err(plain),
             Self::Tryboot(loader) => loader.redirect(to, spare).map_err(plain),
+            Self::Script(loader) => loader.redirect(to, spare),
         }
     }
 
@@ -123,6 +129,7 @@ impl Loader for Told {
             Self::Grub(loader) => loader.recover().map_err(plain),
             Self::UBoot(loader) => loader.recover().map_err(plain),
             Self::Tryboot(loader) => loader.recover().map_err(plain),
+            Self::Script(loader) => loader.recover(),
         }
     }
 }

@@ -5,7 +5,7 @@ use boot_hooks::scenarios::Damage;
 
 use super::{Machine, image::BLOCK_BYTES};
 use crate::{
-    loaders::{UNSIGNED, UNSIGNED_AT},
+    loaders::{UNSIGNED, UNSIGNED_AT, script},
     storage::{Contents, Place},
 };
 
@@ -86,7 +86,7 @@ fn one_loader_copy(contents: &mut Contents, kind: Kind) {
             return garble(bytes(contents, Place::Environment(newer)), ENVIRONMENT_DATA_AT);
         }
         Kind::Tryboot => return garble(bytes(contents, Place::Autoboot), 0),
-        Kind::Script => &[],
+        Kind::Script => &[script::KEY],
     };
     let known = |prefix: &&&str| contents.variables.keys().any(|key| key.starts_with(**prefix));
     let gone = deciding.iter().find(known).copied();
@@ -95,14 +95,13 @@ fn one_loader_copy(contents: &mut Contents, kind: Kind) {
 
 fn all_loader_state(contents: &mut Contents, kind: Kind) {
     match kind {
-        Kind::Efi | Kind::SystemdBoot => contents.variables.clear(),
+        Kind::Efi | Kind::SystemdBoot | Kind::Script => contents.variables.clear(),
         // The whole partition, GRUB's own block and the index included.
         Kind::Grub => bytes(contents, Place::Loader).iter_mut().for_each(|byte| *byte ^= 0x5a),
         Kind::UBoot => {
             (0..2).for_each(|copy| garble(bytes(contents, Place::Environment(copy)), ENVIRONMENT_DATA_AT))
         }
         Kind::Tryboot => garble(bytes(contents, Place::Autoboot), 0),
-        Kind::Script => (),
     }
 }
 
