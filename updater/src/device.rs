@@ -119,19 +119,10 @@ impl Device {
         let (store, loaded) = opened.map_err(|source| Error::Record { source })?;
         let (record, origin) = match loaded {
             Loaded::Record(record) => (*record, Origin::Stored),
-            Loaded::Blank => {
-                let release = running_release(&config.release_file)?;
-                (Record::founded_on(running, release, Default::default()), Origin::Founded)
-            }
+            // Zeros where the history knows of deeds are a record that was wiped.
+            Loaded::Blank => without_record(running, running_release(&config.release_file)?, &history, None),
             Loaded::Lost(why) => {
-                let release = running_release(&config.release_file)?;
-                // A state partition that cannot be read must not leave the device without a record as well.
-                let entries = history.entries().unwrap_or_else(|error| {
-                    printer::person(&format!("warning: no floor is remembered: {}", error.line()));
-                    Vec::new()
-                });
-                let remembered = entries.into_iter().filter_map(|entry| entry.floor).max();
-                (rebuild(running, release, remembered, &why), Origin::Rebuilt)
+                without_record(running, running_release(&config.release_file)?, &history, Some(&why))
             }
         };
         let ports = Ports {
@@ -241,6 +232,27 @@ impl Device {
     /// The only door to the boot loader's trial.
     fn activate(&mut self, staged: Staged) -> Result<()> {
         self.ports.boot.set_trial(&staged).map_err(boot_error("set the trial"))
+    }
+}
+
+/// The record of a device that has none: made of what runs and of what the history remembers. `lost` is why there is none any more.
+fn without_record(
+    running: Bank,
+    release: Option<Release>,
+    history: &dyn HistoryLog,
+    lost: Option<&str>,
+) -> (Record, Origin) {
+    // A state partition that cannot be read must not leave the device without a record as well.
+    let entries = history.entries().unwrap_or_else(|error| {
+        printer::person(&format!("warning: no floor is remembered: {}", error.line()));
+        Vec::new()
+    });
+    match lost.or_else(|| (!entries.is_empty()).then_some("both are blank")) {
+        Some(why) => {
+            let remembered = entries.into_iter().filter_map(|entry| entry.floor).max();
+            (rebuild(running, release, remembered, why), Origin::Rebuilt)
+        }
+        None => (Record::founded_on(running, release, Default::default()), Origin::Founded),
     }
 }
 

@@ -190,6 +190,15 @@ impl Attempt {
 /// harmless.
 pub fn collect(state_dir: &Path, pstore: &Path, occasion: Occasion<'_>) -> Result<Option<Witness>> {
     let words = pstore::read(pstore);
+    let kept = keep(state_dir, &words, occasion);
+    if kept.is_err() {
+        // A state partition that takes nothing must not fill the firmware's memory as well: the loader could be told nothing more.
+        words.forget();
+    }
+    kept
+}
+
+fn keep(state_dir: &Path, words: &pstore::LastWords, occasion: Occasion<'_>) -> Result<Option<Witness>> {
     let attempt = match occasion {
         Occasion::FailedTrial { release, bank, reason, kept } => {
             let gone_on =

@@ -44,6 +44,17 @@ impl Place {
     }
 }
 
+#[test]
+fn evidence_that_cannot_be_kept_does_not_stay_in_the_firmwares_memory() {
+    let place = Place::new();
+    place.panics();
+    // Nothing can be kept where a file is in the way of the directory.
+    std::fs::write(place.state(), "").unwrap();
+    let ordinary = Occasion::Ordinary { release: None, bank: Bank::A };
+    assert!(collect(&place.state(), &place.pstore(), ordinary).is_err());
+    assert_eq!(std::fs::read_dir(place.pstore()).unwrap().count(), 0);
+}
+
 fn finding() -> Finding {
     Finding {
         check: "kiosk answers".into(),

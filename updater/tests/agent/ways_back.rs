@@ -148,22 +148,21 @@ fn a_lost_record_and_a_history_that_cannot_be_read_leave_a_device_that_settles()
 }
 
 #[test]
-fn a_lost_record_is_rebuilt_and_the_floor_does_not_fall() {
-    let dir = device_directory();
-    confirmed(dir.path(), "1.0.0", 1);
-    confirmed(dir.path(), "1.1.0", 2);
-    confirmed(dir.path(), "1.2.0", 3);
-    let floor = open(dir.path()).record().floor.clone();
-    assert!(floor.is_some());
-    let path = dir.path().join("record.bin");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[100] ^= 1;
-    bytes[(32 << 10) + 100] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
-    let mut device = open(dir.path());
-    updater::settle::settle(&mut device, updater::engine::Rearm::Allowed).unwrap();
-    assert_eq!(device.record().floor, floor);
-    assert_eq!(device.record().last_result.as_ref().unwrap().outcome, Outcome::RecordRebuilt);
-    let entries = HistoryFile::in_directory(&dir.path().join("state")).entries().unwrap();
-    assert_eq!(entries.last().unwrap().event, Happening::RecordRebuilt);
+fn a_lost_or_wiped_record_is_rebuilt_and_the_floor_does_not_fall() {
+    for wiped in [vec![1; 64 << 10], vec![0; 64 << 10]] {
+        let dir = device_directory();
+        confirmed(dir.path(), "1.0.0", 1);
+        confirmed(dir.path(), "1.1.0", 2);
+        confirmed(dir.path(), "1.2.0", 3);
+        let floor = open(dir.path()).record().floor.clone();
+        assert!(floor.is_some());
+        let history = HistoryFile::in_directory(&dir.path().join("state"));
+        assert_eq!(history.entries().unwrap().into_iter().filter_map(|entry| entry.floor).max(), floor);
+        std::fs::write(dir.path().join("record.bin"), wiped).unwrap();
+        let mut device = open(dir.path());
+        updater::settle::settle(&mut device, updater::engine::Rearm::Allowed).unwrap();
+        assert!(device.record().floor >= floor);
+        assert_eq!(device.record().last_result.as_ref().unwrap().outcome, Outcome::RecordRebuilt);
+        assert_eq!(history.entries().unwrap().last().unwrap().event, Happening::RecordRebuilt);
+    }
 }
