@@ -25,7 +25,7 @@ const PAGE: &str = include_str!("../../../docs/loaders/script.md");
 /// Under this name the state lies among the firmware variables of the storage.
 const NAME: &str = "State";
 const VENDOR: &str = "script";
-/// See [`NAME`].
+/// The same name as a key of the storage: `NAME-VENDOR`.
 pub const KEY: &str = "State-script";
 
 /// The state of a factory disk.
