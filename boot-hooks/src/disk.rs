@@ -4,6 +4,7 @@
 //! disk only, so that a stick with partitions of the same names does not mix in. Deliberately absent: udev and its links.
 
 use std::{
+    fmt,
     fs::{self, File},
     path::{Path, PathBuf},
     time::Instant,
@@ -46,11 +47,22 @@ pub struct Partition {
     pub device: String,
 }
 
+/// Whether a disk is meant to stay, as its drive says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// Built in, for all that is known.
+    Fixed,
+    /// A stick or a card in a reader.
+    Removable,
+}
+
 /// A disk and those of its partitions that the kernel knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// Kernel name, like `vda`.
     pub name: String,
+    /// Whether it is meant to stay.
+    pub stay: Stay,
     /// In the order of the table.
     pub partitions: Vec<Partition>,
 }
@@ -139,46 +151,78 @@ impl Places {
         Self { sys_block: PathBuf::from("/sys/block"), dev: PathBuf::from("/dev") }
     }
 
-    /// Looks until the disk is there, at most [`limits::DISK_WAIT`]; `alive` is called between two looks.
+    /// Looks until the disk is there, at most [`limits::DISK_WAIT`]; `alive` is called after each disk: one that is sick answers only
+    /// after half a minute of the kernel's patience, and must not use up the time of the others.
     pub fn find(&self, clues: &Clues<'_>, alive: &mut dyn FnMut()) -> Result<Standing> {
         let events = Events::listen();
         let started = Instant::now();
         loop {
-            let (disks, unread) = self.disks()?;
-            if let Some(standing) = clues.choose(&disks)? {
+            let mut seen = Seen::default();
+            if let Some(standing) = self.look(clues, alive, &mut seen)? {
                 return Ok(standing);
             }
             alive();
             let left = limits::DISK_WAIT.saturating_sub(started.elapsed());
             if left.is_zero() {
-                return clues.choose_at_last(&disks)?.ok_or_else(|| Error::NoDisk {
+                return clues.choose_at_last(&seen.disks)?.ok_or_else(|| Error::NoDisk {
                     waited_seconds: limits::DISK_WAIT.as_secs(),
-                    seen: describe(&disks, &unread),
+                    seen: seen.to_string(),
                 });
             }
             events.wait(left.min(limits::DISK_POLL));
         }
     }
 
-    /// All disks by name, and why some cannot be read: they are not there yet, or not ours.
-    fn disks(&self) -> Result<(Vec<Disk>, Vec<Error>)> {
+    /// One look. Disks that stay come first, and no disk is read that is not needed: neither behind the one that holds the partition of
+    /// the loader, nor a stick where a built-in disk leaves no doubt.
+    fn look(&self, clues: &Clues<'_>, alive: &mut dyn FnMut(), seen: &mut Seen) -> Result<Option<Standing>> {
+        let names = self.names()?;
+        for stay in [Stay::Fixed, Stay::Removable] {
+            for (name, _) in names.iter().filter(|(_, this)| *this == stay) {
+                let read = self.disk(name.clone(), stay);
+                alive();
+                match read {
+                    Ok(disk) => {
+                        let decides = clues.is_of_loader(&disk);
+                        seen.disks.push(disk);
+                        if decides && let Some(standing) = clues.choose(&seen.disks)? {
+                            return Ok(Some(standing));
+                        }
+                    }
+                    Err(error) => seen.unread.push(error),
+                }
+            }
+            if let Some(standing) = clues.choose(&seen.disks)? {
+                return Ok(Some(standing));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names of the disks, sorted.
+    fn names(&self) -> Result<Vec<(String, Stay)>> {
         let listed = fs::read_dir(&self.sys_block).map_err(Error::io("list", &self.sys_block))?;
         let mut names: Vec<String> =
             listed.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.retain(|name| !NEVER.iter().any(|prefix| name.starts_with(prefix)));
         names.sort();
         names.truncate(limits::MAX_DISKS);
-        let (mut disks, mut unread) = (Vec::new(), Vec::new());
-        for name in names {
-            match self.disk(name) {
-                Ok(disk) => disks.push(disk),
-                Err(error) => unread.push(error),
-            }
-        }
-        Ok((disks, unread))
+        let with_stay = |name: String| {
+            let stay = self.stay(&name);
+            (name, stay)
+        };
+        Ok(names.into_iter().map(with_stay).collect())
     }
 
-    fn disk(&self, name: String) -> Result<Disk> {
+    /// What cannot be told stays.
+    fn stay(&self, name: &str) -> Stay {
+        match number(&self.sys_block.join(name).join("removable")) {
+            Ok(Some(1)) => Stay::Removable,
+            Ok(_) | Err(_) => Stay::Fixed,
+        }
+    }
+
+    fn disk(&self, name: String, stay: Stay) -> Result<Disk> {
         let sys = self.sys_block.join(&name);
         let block_bytes = number(&sys.join("queue/logical_block_size"))?.unwrap_or(512);
         let mut entries = gpt::read(&self.dev.join(&name), block_bytes)?;
@@ -195,7 +239,7 @@ impl Places {
             partitions.push(Partition { entry: entries.swap_remove(at), node, device });
         }
         partitions.sort_by_key(|partition| partition.entry.number);
-        Ok(Disk { name, partitions })
+        Ok(Disk { name, stay, partitions })
     }
 }
 
@@ -204,12 +248,17 @@ impl Clues<'_> {
     /// tree.
     fn choose(&self, disks: &[Disk]) -> Result<Option<Standing>> {
         let Some(guid) = &self.loader_partition else { return self.by_tree(disks) };
-        let holds = |disk: &&Disk| disk.partitions.iter().any(|p| gpt::guid_text(&p.entry.guid) == *guid);
-        let Some(disk) = disks.iter().find(holds) else { return Ok(None) };
+        let Some(disk) = disks.iter().find(|disk| self.is_of_loader(disk)) else { return Ok(None) };
         match self.bank_of_loader(disk, guid).or_else(|| self.named(disk)) {
             Some(bank) => Ok(Some(Standing { disk: disk.clone(), bank })),
             None => self.by_tree(std::slice::from_ref(disk)),
         }
+    }
+
+    /// Whether the loader was started from this disk. Disks of one product carry the same numbers: the first one counts.
+    fn is_of_loader(&self, disk: &Disk) -> bool {
+        let is = |guid: &String| disk.partitions.iter().any(|part| gpt::guid_text(&part.entry.guid) == *guid);
+        self.loader_partition.as_ref().is_some_and(is)
     }
 
     fn bank_of_loader(&self, disk: &Disk, guid: &str) -> Option<Bank> {
@@ -227,10 +276,11 @@ impl Clues<'_> {
         self.bank.or_else(|| Bank::BOTH.into_iter().find(started))
     }
 
-    /// The only root partition, of the bank that was named if one was, whose tree fits.
+    /// The only root partition, of the bank that was named if one was, whose tree fits; of several the only one on a disk that stays.
     fn by_tree(&self, disks: &[Disk]) -> Result<Option<Standing>> {
         let mut fitting = self.roots(disks);
         fitting.retain(|(disk, bank)| disk.find(root_name(*bank)).is_some_and(|part| self.fits(part)));
+        prefer_what_stays(&mut fitting);
         match fitting.as_slice() {
             [] => Ok(None),
             [(disk, bank)] => Ok(Some(Standing { disk: (*disk).clone(), bank: *bank })),
@@ -262,6 +312,7 @@ impl Clues<'_> {
         }
         let mut named = self.roots(disks);
         named.retain(|(disk, bank)| self.named(disk).is_some() && disk.find(root_name(*bank)).is_some());
+        prefer_what_stays(&mut named);
         match named.as_slice() {
             [(disk, bank)] => Ok(Some(Standing { disk: (*disk).clone(), bank: *bank })),
             _ => Ok(None),
@@ -273,129 +324,31 @@ fn number(path: &Path) -> Result<Option<u64>> {
     Ok(paths::read_text(path, limits::MAX_SYSFS_BYTES)?.and_then(|text| text.parse().ok()))
 }
 
-fn describe(disks: &[Disk], unread: &[Error]) -> String {
-    let of = |disk: &Disk| {
-        let names: Vec<&str> = disk.partitions.iter().map(|p| p.entry.name.as_str()).collect();
-        format!("{} ({})", disk.name, names.join(" "))
-    };
-    let seen: Vec<String> = disks.iter().map(of).chain(unread.iter().map(|error| chain(error))).collect();
-    if seen.is_empty() { "none".into() } else { seen.join(", ") }
+/// A stick with the same system, left in by somebody, must not keep the machine from its own.
+fn prefer_what_stays(candidates: &mut Vec<(&Disk, Bank)>) {
+    if candidates.iter().any(|(disk, _)| disk.stay == Stay::Fixed) {
+        candidates.retain(|(disk, _)| disk.stay == Stay::Fixed);
+    }
+}
+
+/// What one look has seen: the disks, and why some cannot be read: they are not there yet, or not ours.
+#[derive(Debug, Default)]
+struct Seen {
+    disks: Vec<Disk>,
+    unread: Vec<Error>,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |disk: &Disk| {
+            let names: Vec<&str> = disk.partitions.iter().map(|p| p.entry.name.as_str()).collect();
+            format!("{} ({})", disk.name, names.join(" "))
+        };
+        let seen: Vec<String> =
+            self.disks.iter().map(of).chain(self.unread.iter().map(|error| chain(error))).collect();
+        to.write_str(&if seen.is_empty() { "none".into() } else { seen.join(", ") })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::FileExt as _;
-
-    use super::*;
-    use crate::{gpt::tests::disk, verity::tests::image};
-
-    /// A machine of files: disks under `dev`, and what `/sys/block` says about them.
-    struct Machine {
-        dir: tempfile::TempDir,
-        places: Places,
-    }
-
-    impl Machine {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let places = Places { sys_block: dir.path().join("block"), dev: dir.path().join("dev") };
-            fs::create_dir(&places.sys_block).unwrap();
-            fs::create_dir(&places.dev).unwrap();
-            Self { dir, places }
-        }
-
-        /// Adds a disk; each of `roots` gets this image.
-        fn with(self, name: &str, roots: &[(&str, &[u8])]) -> Self {
-            let sizes: Vec<(&str, u64)> = NAMES.iter().map(|name| (*name, 40)).collect();
-            disk(&self.places.dev, name, &sizes);
-            fs::create_dir(self.places.sys_block.join(name)).unwrap();
-            fs::write(self.places.sys_block.join(name).join("uevent"), "MAJOR=254\n").unwrap();
-            for entry in gpt::read(&self.places.dev.join(name), 512).unwrap() {
-                let part = format!("{name}{}", entry.number);
-                let sys = self.places.sys_block.join(name).join(&part);
-                fs::create_dir_all(&sys).unwrap();
-                fs::write(sys.join("partition"), format!("{}\n", entry.number)).unwrap();
-                fs::write(sys.join("dev"), format!("254:{}\n", entry.number)).unwrap();
-                let node = File::create_new(self.places.dev.join(part)).unwrap();
-                for (_, bytes) in roots.iter().filter(|(root, _)| *root == entry.name) {
-                    node.write_all_at(bytes, 0).unwrap();
-                }
-            }
-            self
-        }
-
-        fn choose(
-            &self,
-            loader: Option<&str>,
-            bank: Option<Bank>,
-            root: &Proof,
-        ) -> Result<Option<(String, Bank)>> {
-            let disks = self.places.disks().unwrap().0;
-            let guid_of = |wanted: &str| {
-                let (disk, part) = wanted.split_once('/').unwrap();
-                let disk = disks.iter().find(|d| d.name == disk).unwrap();
-                gpt::guid_text(&disk.partition(part).unwrap().entry.guid)
-            };
-            let clues = Clues { loader_partition: loader.map(guid_of), bank, partition_number: None, root };
-            Ok(clues.choose(&disks)?.map(|found| (found.disk.name, found.bank)))
-        }
-    }
-
-    #[test]
-    fn the_loader_decides_even_when_the_root_does_not_fit() {
-        let (bytes, proof) = image(2, b"s");
-        let machine = Machine::new().with("vda", &[("root-a", &bytes)]).with("vdb", &[("root-a", &bytes)]);
-        let choose = |loader| machine.choose(Some(loader), Some(Bank::A), &proof).unwrap();
-        assert_eq!(choose("vdb/boot-a"), Some(("vdb".into(), Bank::A)));
-        assert_eq!(choose("vda/boot-b"), Some(("vda".into(), Bank::B)));
-        assert_eq!(choose("vda/state"), Some(("vda".into(), Bank::A)));
-        let esp = |bank| machine.choose(Some("vda/esp"), bank, &proof).unwrap();
-        assert_eq!(esp(Some(Bank::B)), Some(("vda".into(), Bank::B)), "a common ESP: the entry decides");
-        assert_eq!(esp(None), Some(("vda".into(), Bank::A)), "a common ESP without a name: the tree decides");
-    }
-
-    #[test]
-    fn without_a_loader_the_tree_decides_and_two_that_fit_are_refused() {
-        let (bytes, proof) = image(2, b"s");
-        let (_, other) = image(2, b"t");
-        let machine = Machine::new().with("vda", &[("root-b", &bytes)]).with("vdb", &[]);
-        assert_eq!(machine.choose(None, None, &proof).unwrap(), Some(("vda".into(), Bank::B)));
-        assert_eq!(machine.choose(None, Some(Bank::A), &proof).unwrap(), None);
-        assert_eq!(machine.choose(None, None, &other).unwrap(), None);
-        let both = Machine::new().with("vda", &[("root-a", &bytes), ("root-b", &bytes)]);
-        assert!(matches!(both.choose(None, None, &proof), Err(Error::Ambiguous { .. })));
-        assert_eq!(both.choose(None, Some(Bank::B), &proof).unwrap(), Some(("vda".into(), Bank::B)));
-    }
-
-    #[test]
-    fn a_named_bank_is_taken_at_last_so_that_its_failure_can_be_recorded() {
-        let (_, proof) = image(2, b"s");
-        let machine = Machine::new().with("vda", &[]);
-        let disks = machine.places.disks().unwrap().0;
-        let clues =
-            Clues { loader_partition: None, bank: Some(Bank::B), partition_number: None, root: &proof };
-        assert_eq!(clues.choose_at_last(&disks).unwrap().unwrap().bank, Bank::B);
-        let clues = Clues { bank: None, ..clues };
-        assert_eq!(clues.choose_at_last(&disks).unwrap(), None);
-        let clues = Clues { partition_number: Some(2), ..clues };
-        assert_eq!(clues.choose_at_last(&disks).unwrap().unwrap().bank, Bank::B, "boot-b is the second");
-        let clues = Clues { partition_number: Some(5), ..clues };
-        assert_eq!(clues.choose_at_last(&disks).unwrap(), None, "the record is no boot partition");
-    }
-
-    #[test]
-    fn partitions_carry_what_firmware_entries_need() {
-        let machine = Machine::new().with("nvme0n1", &[]);
-        fs::create_dir(machine.places.sys_block.join("loop0")).unwrap();
-        fs::create_dir(machine.places.sys_block.join("sdx")).unwrap();
-        let (disks, unread) = machine.places.disks().unwrap();
-        assert_eq!((disks.len(), unread.len()), (1, 1));
-        let seen = describe(&disks, &unread);
-        assert!(seen.starts_with("nvme0n1 (boot-a boot-b") && seen.contains("sdx: No such"), "{seen}");
-        let boot = disks[0].boot_partitions().unwrap();
-        assert_eq!((boot.a.number, boot.b.number, boot.a.blocks), (1, 2, 40));
-        assert_eq!(disks[0].root(Bank::B).unwrap().device, "254:4");
-        assert!(disks[0].partition("home").is_err());
-        assert!(machine.dir.path().exists());
-    }
-}
+mod tests;

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn boot_json_is_json_whatever_a_driver_calls_itself() {
-        let disk = Disk { name: "vda".into(), partitions: Vec::new() };
+        let disk = Disk { name: "vda".into(), stay: disk::Stay::Fixed, partitions: Vec::new() };
         let root = Digest256([0xab; 32]);
         let mut word = Word { disk: &disk, bank: Bank::B, going: Going::Trial, root, watchdog: None };
         let expected =

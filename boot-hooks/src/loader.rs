@@ -196,7 +196,11 @@ mod tests {
         };
         let partitions =
             (1..).zip(partitions).map(|(at, (name, bytes))| partition(at, name, bytes)).collect();
-        BootLoader { kind, disk: Disk { name: "sda".into(), partitions }, has_recovery: false }
+        BootLoader {
+            kind,
+            disk: Disk { name: "sda".into(), stay: disk::Stay::Fixed, partitions },
+            has_recovery: false,
+        }
     }
 
     #[test]
