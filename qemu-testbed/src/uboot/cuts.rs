@@ -81,7 +81,10 @@ fn torn(before: &Contents, moment: &Moment) -> Result<Vec<(&'static str, Content
     let after = &moment.contents;
     let mut cuts = Vec::new();
     // The copy that is written first, while the other one and all else is old: torn by the first commit.
-    if let Some(bytes) = mixed(record(before), record(after), COPY_BYTES..RECORD_BYTES, Half::First) {
+    if let Some(mut bytes) = mixed(record(before), record(after), COPY_BYTES..RECORD_BYTES, Half::First)
+        && let (Some(copy), Some(old)) = (bytes.get_mut(..COPY_BYTES), record(before).get(..COPY_BYTES))
+    {
+        copy.copy_from_slice(old);
         cuts.push(("one copy of the record torn", with_record(before, bytes)));
     }
     let while_environment_is_written = match moment.wrote {
@@ -127,7 +130,7 @@ enum Half {
     Last,
 }
 
-/// `after`, where of the sectors of `range` that differ only this half is new. Nothing where a tear cannot be seen: fewer than two
+/// `after`, but that of the sectors of `range` that differ only this half is new. Nothing where a tear cannot be seen: fewer than two
 /// sectors differ.
 fn mixed(before: &[u8], after: &[u8], range: std::ops::Range<usize>, half: Half) -> Option<Vec<u8>> {
     let sector = |bytes: &[u8], at: usize| bytes.get(at..at + SECTOR_BYTES).map(<[u8]>::to_vec);
@@ -184,6 +187,31 @@ impl Medium for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_copy_that_is_written_last_is_old_while_the_first_is_torn() {
+        let contents = |value| Contents {
+            files: [(RECORD.into(), vec![value; RECORD_BYTES])].into(),
+            environment: Vec::new(),
+        };
+        let moment = Moment {
+            words: String::new(),
+            wrote: Wrote::RecordThenEnvironment,
+            stretches: [scenarios::Moment::Writing; 2],
+            contents: contents(1),
+        };
+        let cuts = torn(&contents(0), &moment).unwrap();
+        let halves = |cut: &Contents| {
+            let bytes = record(cut);
+            [0, COPY_BYTES - 1, COPY_BYTES, RECORD_BYTES - 1].map(|at| bytes[at])
+        };
+        let seen: Vec<_> = cuts.iter().map(|(what, cut)| (*what, halves(cut))).collect();
+        let wanted = [
+            ("one copy of the record torn", [0, 0, 1, 0]),
+            ("the other copy of the record torn", [1, 0, 1, 1]),
+        ];
+        assert_eq!(seen, wanted);
+    }
 
     #[test]
     fn a_tear_mixes_sectors_and_needs_two_that_differ() {
