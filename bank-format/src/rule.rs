@@ -196,6 +196,21 @@ pub fn image_is_rotten(record: &Record, standing_in: Bank, reason: &str) -> Opti
     })
 }
 
+/// The boot failed behind a root image that was proven good: the other bank would fail alike, so it does not take over. `None` as long as
+/// it is a failed boot like any other: on trial, or not often enough in a row. Else the stated end is due, and after its pause one more
+/// attempt in the same bank.
+#[must_use]
+pub fn failed_behind_the_root(record: &Record, standing_in: Bank, reason: &str) -> Option<Record> {
+    let on_trial = record.trial.as_ref().is_some_and(|trial| trial.bank == standing_in);
+    let is_over =
+        !on_trial && standing_in == record.confirmed && record.unsettled_boots >= MAX_EARLY_FAILURES;
+    is_over.then(|| {
+        let mut next = boot_failed(record, standing_in, reason);
+        next.unsettled_boots = MAX_EARLY_FAILURES - 1;
+        next
+    })
+}
+
 /// Notes why the boot in `standing_in` failed, before a reset. Only a trial is blamed for good; a confirmed bank is tried again.
 #[must_use]
 pub fn boot_failed(record: &Record, standing_in: Bank, reason: &str) -> Record {
@@ -309,6 +324,28 @@ mod tests {
             Decision::Boot(BootAs::Confirmed),
             "nothing better is there"
         );
+    }
+
+    /// A state partition that cannot be used once cost both banks, one behind the other.
+    #[test]
+    fn a_failure_behind_the_root_leaves_the_other_bank_alone_and_ends_in_the_stated_end() {
+        let mut now = record(1);
+        now.banks.b.state = BankState::Confirmed;
+        let mut ends = 0;
+        for boot in 1..=10 {
+            let (decision, next) = decide(&now, Bank::A, None);
+            assert!(matches!(decision, Decision::Boot(_)), "boot {boot}: {decision:?}");
+            now = match failed_behind_the_root(&next, Bank::A, "state: needs cleaning") {
+                Some(next) => {
+                    ends += 1;
+                    next
+                }
+                None => boot_failed(&next, Bank::A, "state: needs cleaning"),
+            };
+        }
+        assert_eq!((ends, now.confirmed, now.losses), (8, Bank::A, 0));
+        let trial = with_trial(TrialPhase::Started, 0);
+        assert_eq!(failed_behind_the_root(&trial, Bank::B, "x"), None, "a trial is blamed");
     }
 
     #[test]

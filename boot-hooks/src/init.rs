@@ -38,6 +38,8 @@ use crate::{
 const ROOT: &str = "/sysroot";
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 const PROGRESS_STEPS: u64 = 4;
+/// Steps behind a root image that was proven good.
+const BEHIND_THE_ROOT: [&str; 3] = ["state", "run", "switch"];
 /// Where Raspberry Pi firmware says which partition it has started: a big-endian number.
 const STARTED_PARTITION: &str = "/proc/device-tree/chosen/bootloader/partition";
 
@@ -111,10 +113,22 @@ impl Boot {
 
     fn noted(&mut self, why: &str) -> End {
         let reason = format!("initrd, {}: {why}", self.step);
-        if let Some(ledger) = self.ledger.as_mut()
-            && let Err(error) = ledger.note_failure(&reason)
-        {
-            console::fail(&format!("the reason cannot be recorded: {error}"));
+        let behind_the_root = BEHIND_THE_ROOT.contains(&self.step);
+        let noted = self.ledger.as_mut().map_or(Ok(None), |ledger| {
+            if behind_the_root {
+                ledger.note_failure_behind_the_root(&reason)
+            } else {
+                ledger.note_failure(&reason).map(|()| None)
+            }
+        });
+        match noted {
+            Ok(None) => (),
+            Ok(Some(here_again)) => {
+                // A loader that counts boots would turn to the other bank, which would fail alike.
+                self.tell(here_again);
+                return self.stopped(reason);
+            }
+            Err(error) => console::fail(&format!("the reason cannot be recorded: {error}")),
         }
         End::Reset(reason, self.counting())
     }

@@ -167,6 +167,18 @@ where
         Ok(Some(Redirect::by(record, !self.standing_in)))
     }
 
+    /// The same where the root image was proven good. Gives where the loader is to be sent where this is the stated end: here again, with its
+    /// count begun anew.
+    pub fn note_failure_behind_the_root(&mut self, reason: &str) -> Result<Option<Redirect>, String> {
+        let Some((store, record)) = self.tracked.as_mut() else { return Ok(None) };
+        let Some(next) = rule::failed_behind_the_root(record, self.standing_in, reason) else {
+            return self.note_failure(reason).map(|()| None);
+        };
+        store.commit(&next).map_err(|error| chain(&error))?;
+        *record = next;
+        Ok(Some(Redirect::by(record, self.standing_in)))
+    }
+
     /// Writes down why this boot ends here.
     pub fn note_failure(&mut self, reason: &str) -> Result<(), String> {
         let Some((store, record)) = self.tracked.as_mut() else { return Ok(()) };

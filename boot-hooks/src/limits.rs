@@ -33,6 +33,12 @@ pub const MAX_STATE_LINES: usize = 256;
 pub const MAX_DISKS: usize = 64;
 /// Files, directories and links that are copied from the image into one persisted or tmpfs path.
 pub const MAX_SEED_ENTRIES: u32 = 65_536;
+/// Things of one name on the state partition that are set aside: a service that damages its path at each boot must not fill it.
+pub const MAX_SET_ASIDE: u32 = 9;
+/// Bytes of a file that are copied between two signs of life: the slowest cards still write that in a second.
+pub const SEED_STEP_BYTES: u64 = 1 << 20;
+/// Bytes of a file that may wait to be written: a card that writes a MiB in ten seconds is no reason for the watchdog to bite.
+pub const SEED_FLUSH_BYTES: u64 = 4 << 20;
 /// Depth of a tree that is copied or deleted: stops a damaged file system that contains itself.
 pub const MAX_TREE_DEPTH: u32 = 64;
 /// Bytes of one read while a whole image is checked.

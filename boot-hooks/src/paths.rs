@@ -9,7 +9,11 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    console,
+    error::{Error, Result},
+    limits::MAX_SET_ASIDE,
+};
 
 /// Reads a whole small file; `None` when there is none.
 pub fn read_small(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
@@ -60,6 +64,49 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// What stands in the way is called NAME.bad from now on, or NAME.bad2 and so on, so that nothing is lost that somebody may want; only the
+/// last of [`MAX_SET_ASIDE`] gives way to a newer one. Done as well when nothing was there.
+pub fn set_aside(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let named = |number: u32| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(if number == 1 { ".bad".to_owned() } else { format!(".bad{number}") });
+        path.with_file_name(name)
+    };
+    let is_free = |aside: &PathBuf| fs::symlink_metadata(aside).is_err();
+    let aside = (1..=MAX_SET_ASIDE).map(named).find(is_free).unwrap_or_else(|| named(MAX_SET_ASIDE));
+    remove_tree_if_there(&aside)?;
+    fs::rename(path, &aside).map_err(Error::io("rename", path))?;
+    console::warn(&format!("{} is not what is due there: it is {} now", path.display(), aside.display()));
+    flush_parent(path)
+}
+
+/// Removes a file or a directory with all in it, and follows no link; done as well when there was none.
+pub fn remove_tree_if_there(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(Error::io("remove", path))
+}
+
+/// `base` followed by `below`, each step of which is a directory afterwards: what is none is set aside.
+pub fn directories(base: &Path, below: &Path) -> Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for step in below.components() {
+        path.push(step);
+        let here = base.join(&path);
+        if fs::symlink_metadata(&here).is_ok_and(|found| !found.is_dir()) {
+            set_aside(&here)?;
+        }
+    }
+    plain(base, below, Missing::MakeDirectories)
 }
 
 /// Makes a directory and what lies above it; done as well when it is there.
@@ -122,6 +169,29 @@ mod tests {
         assert!(plain(dir.path(), Path::new("a/../b"), Missing::Keep).is_err());
         let made = plain(dir.path(), Path::new("/a/b"), Missing::MakeDirectories).unwrap();
         assert!(made.is_dir() && made.ends_with("a/b"));
+    }
+
+    #[test]
+    fn what_is_no_directory_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("persist"), "a file").unwrap();
+        fs::create_dir_all(dir.path().join("persist.bad/earlier")).unwrap();
+        let made = directories(dir.path(), Path::new("persist/var/lib")).unwrap();
+        assert_eq!(made, dir.path().join("persist/var/lib"));
+        assert!(made.is_dir());
+        assert!(dir.path().join("persist.bad/earlier").is_dir());
+        assert_eq!(fs::read_to_string(dir.path().join("persist.bad2")).unwrap(), "a file");
+        for content in 0..20 {
+            fs::write(dir.path().join("again"), content.to_string()).unwrap();
+            set_aside(&dir.path().join("again")).unwrap();
+        }
+        assert_eq!(fs::read_to_string(dir.path().join("again.bad")).unwrap(), "0");
+        let last = format!("again.bad{MAX_SET_ASIDE}");
+        assert_eq!(fs::read_to_string(dir.path().join(last)).unwrap(), "19");
+        std::os::unix::fs::symlink("/etc", made.join("link")).unwrap();
+        assert!(directories(&made, Path::new("link")).unwrap().is_dir());
+        assert_eq!(fs::read_link(made.join("link.bad")).unwrap(), Path::new("/etc"));
+        assert!(directories(&made, Path::new("../up")).is_err());
     }
 
     #[test]

@@ -5,17 +5,17 @@
 
 use std::{
     fs::{self, File, FileTimes, Metadata, OpenOptions},
-    io,
+    io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, lchown, symlink},
     path::Path,
 };
 
 use crate::{
     error::{Error, Result},
-    limits::{MAX_SEED_ENTRIES, MAX_TREE_DEPTH},
+    limits::{MAX_SEED_ENTRIES, MAX_TREE_DEPTH, SEED_FLUSH_BYTES, SEED_STEP_BYTES},
 };
 
-/// What is left to copy at most, and whom each entry is a sign of life to.
+/// What is left to copy at most, and whom each entry, and each step of a large file, is a sign of life to.
 struct Course<'a> {
     budget: u32,
     alive: &'a dyn Fn(),
@@ -59,10 +59,29 @@ fn copy_entry(from: &Path, to: &Path, depth_left: u32, course: &mut Course<'_>) 
             .mode(0o600)
             .open(to)
             .map_err(Error::io("create", to))?;
-        io::copy(&mut source, &mut copy).map_err(Error::io("copy to", to))?;
+        copy_content(&mut source, &mut copy, course.alive).map_err(Error::io("copy to", to))?;
         dress(to, &found)
     } else {
         Ok(())
+    }
+}
+
+/// In steps, each a sign of life. What was written is flushed every few steps: else all of a large file would wait for the flush at the
+/// end, which gives no sign.
+fn copy_content(source: &mut File, copy: &mut File, alive: &dyn Fn()) -> io::Result<()> {
+    let mut unflushed_bytes = 0;
+    loop {
+        let copied_bytes = io::copy(&mut source.take(SEED_STEP_BYTES), copy)?;
+        if copied_bytes == 0 {
+            return Ok(());
+        }
+        alive();
+        unflushed_bytes += copied_bytes;
+        if unflushed_bytes >= SEED_FLUSH_BYTES {
+            copy.sync_data()?;
+            alive();
+            unflushed_bytes = 0;
+        }
     }
 }
 
@@ -108,6 +127,18 @@ mod tests {
         assert_eq!(fs::read_link(to.join("lock")).unwrap(), Path::new("/run/lock"));
         let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
         assert_eq!(modified(&to.join("a/file")), modified(&from.join("a/file")));
+    }
+
+    #[test]
+    fn a_large_file_gives_a_sign_of_life_at_each_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let content: Vec<u8> = (0..SEED_FLUSH_BYTES * 2 + 5).map(|at| (at % 251) as u8).collect();
+        fs::write(&from, &content).unwrap();
+        let signs = std::cell::Cell::new(0);
+        copy(&from, &to, &|| signs.set(signs.get() + 1)).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), content);
+        assert!(signs.get() > SEED_FLUSH_BYTES * 2 / SEED_STEP_BYTES, "{}", signs.get());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::unistd::syncfs;
 
 use crate::{
     console,
-    error::{Error, Result},
+    error::{Error, Result, chain},
     limits,
     linux::{self, Access, Trust},
     paths::{self, Missing},
@@ -131,18 +131,23 @@ pub fn lay_out(root: &Path, list: &StateList, alive: &dyn Fn()) -> Result<()> {
     give_machine_id(root, &state, if etc_is_fresh { Etc::Writable } else { Etc::OfTheImage })
 }
 
-/// What backs a persisted path; made from the image's content the first time.
+/// What backs a persisted path; made from the image's content the first time, and where something else stands there: that is set aside,
+/// as the other bank would fail on it alike.
 fn back(root: &Path, state: &Path, path: &Path, alive: &dyn Fn()) -> Result<PathBuf> {
     let below = Path::new("persist").join(path.strip_prefix("/").unwrap_or(path));
     let parent = below.parent().unwrap_or(&below);
-    let parent = paths::plain(state, parent, Missing::MakeDirectories)?;
-    let back = paths::plain(state, &below, Missing::Keep)?;
-    if back.exists() {
-        return Ok(back);
+    let parent = paths::directories(state, parent)?;
+    let back = parent.join(below.file_name().unwrap_or_default());
+    let content = paths::plain(root, path, Missing::Keep)?;
+    if let Ok(found) = fs::symlink_metadata(&back) {
+        // A mount needs a directory on a directory, and a file on a file.
+        if found.is_dir() != content.is_file() && (found.is_dir() || found.is_file()) {
+            return Ok(back);
+        }
+        paths::set_aside(&back)?;
     }
     let fresh = parent.join(".seed");
-    remove_tree_if_there(&fresh)?;
-    let content = paths::plain(root, path, Missing::Keep)?;
+    paths::remove_tree_if_there(&fresh)?;
     if content.exists() {
         seed::copy(&content, &fresh, alive)?;
     } else {
@@ -155,16 +160,6 @@ fn back(root: &Path, state: &Path, path: &Path, alive: &dyn Fn()) -> Result<Path
     fs::rename(&fresh, &back).map_err(Error::io("rename", &fresh))?;
     paths::flush_parent(&back)?;
     Ok(back)
-}
-
-fn remove_tree_if_there(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    removed.map_err(Error::io("remove", path))
 }
 
 /// A tmpfs starts with the image's content: it is filled beside, then moved over it.
@@ -190,11 +185,19 @@ enum Etc {
 }
 
 fn give_machine_id(root: &Path, state: &Path, etc: Etc) -> Result<()> {
-    let ours = paths::plain(state, Path::new("roro"), Missing::MakeDirectories)?;
-    let ours = paths::plain(&ours, Path::new("machine-id"), Missing::Keep)?;
-    let known = paths::read_text(&ours, limits::MAX_SYSFS_BYTES)?;
+    let name = Path::new("machine-id");
+    let folder = paths::directories(state, Path::new("roro"))?;
+    let known = paths::plain(&folder, name, Missing::Keep)
+        .and_then(|ours| paths::read_text(&ours, limits::MAX_SYSFS_BYTES))
+        .unwrap_or_else(|error| {
+            console::warn(&chain(&error));
+            None
+        });
+    let ours = folder.join(name);
     if !known.is_some_and(|id| is_machine_id(&id)) {
         let id = new_machine_id(Path::new("/dev/random"))?;
+        paths::remove_tree_if_there(&ours.with_extension("new"))?;
+        paths::set_aside(&ours)?;
         paths::write_whole(&ours, format!("{id}\n").as_bytes(), 0o444)?;
         console::note("this machine got its id");
     }
@@ -287,7 +290,29 @@ mod tests {
         let absent = back(&root, &state, Path::new("/var/lib/y"), &|| ()).unwrap();
         assert!(absent.is_dir());
         symlink("/etc", state.join("persist/srv")).unwrap();
-        assert!(back(&root, &state, Path::new("/srv"), &|| ()).is_err());
+        assert!(back(&root, &state, Path::new("/srv"), &|| ()).unwrap().is_dir(), "no link is followed");
+        assert!(state.join("persist/srv.bad").is_symlink());
+    }
+
+    /// Each of these once stopped both banks, whose root was good.
+    #[test]
+    fn what_is_not_due_there_is_set_aside_and_the_path_seeded_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+        fs::create_dir_all(root.join("var/lib/x")).unwrap();
+        fs::write(root.join("var/lib/x/default"), "1").unwrap();
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/conf"), "shipped").unwrap();
+        fs::create_dir_all(state.join("persist/etc/conf")).unwrap();
+        fs::write(state.join("persist/var"), "a file where a directory is due").unwrap();
+        let backing = back(&root, &state, Path::new("/var/lib/x"), &|| ()).unwrap();
+        assert_eq!(fs::read_to_string(backing.join("default")).unwrap(), "1");
+        fs::remove_dir_all(&backing).unwrap();
+        fs::write(&backing, "a file").unwrap();
+        assert!(back(&root, &state, Path::new("/var/lib/x"), &|| ()).unwrap().join("default").exists());
+        assert_eq!(fs::read_to_string(state.join("persist/var/lib/x.bad")).unwrap(), "a file");
+        let backing = back(&root, &state, Path::new("/etc/conf"), &|| ()).unwrap();
+        assert_eq!(fs::read_to_string(backing).unwrap(), "shipped");
     }
 
     #[test]
@@ -297,6 +322,32 @@ mod tests {
         assert_eq!(&id[12..13], "4");
         for bad in ["", "uninitialized", &"0".repeat(32), &"A".repeat(32), &"1".repeat(33)] {
             assert!(!is_machine_id(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_machine_id_that_cannot_be_read_is_replaced() {
+        type Spoil = fn(&Path);
+        let spoils: [Spoil; 5] = [
+            |id| fs::write(id, "f".repeat(5000)).unwrap(),
+            |id| fs::create_dir(id).unwrap(),
+            |id| symlink("/etc/hostname", id).unwrap(),
+            |id| fs::create_dir_all(id.with_extension("new").join("x")).unwrap(),
+            |id| {
+                fs::remove_dir(id.parent().unwrap()).unwrap();
+                fs::write(id.parent().unwrap(), "").unwrap();
+            },
+        ];
+        for (at, spoil) in spoils.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let (root, state) = (dir.path().join("root"), dir.path().join("root/state"));
+            fs::create_dir_all(root.join("etc")).unwrap();
+            fs::create_dir_all(state.join("roro")).unwrap();
+            spoil(&state.join("roro/machine-id"));
+            give_machine_id(&root, &state, Etc::Writable).unwrap();
+            let id = fs::read_to_string(state.join("roro/machine-id")).unwrap();
+            assert!(is_machine_id(id.trim()), "{at}");
+            assert_eq!(fs::read_to_string(root.join("etc/machine-id")).unwrap(), id, "{at}");
         }
     }
 
