@@ -1,10 +1,11 @@
 # Roro's script for U-Boot (2020.01 or later, hush shell). To be compiled: mkimage -A arm64 -T script -d u-boot.cmd boot.scr
 #
-# It knows the variables of RAUC's convention: BOOT_ORDER ("A B"), BOOT_A_LEFT, BOOT_B_LEFT (starts left, hexadecimal), and
-# roro_trial=a|b while a bank is tried. It promises: a bank is started only while starts are left, and only after the start was
-# counted; a trial whose count cannot be saved is not started; whatever is torn or gone, some bank is started, and its
-# initrd decides by the record; nothing is ever written but to the partition for it. When nothing starts, it says so and ends
-# in the recovery command or in a reset after 5 minutes: it never spins.
+# It knows the variables of RAUC's convention: BOOT_ORDER ("A B"), BOOT_A_LEFT, BOOT_B_LEFT (starts left, hexadecimal;
+# x1 to x6: starts beyond that), and roro_trial=a|b while a bank is tried. It promises: a bank is started only after the start was
+# counted, and beyond the starts that are left only where no other has any; a trial whose count cannot be saved is not started;
+# whatever is torn or gone, some bank is started, and its initrd decides by the record; nothing is ever written but to the
+# partition for it. When nothing starts, or nothing comes up in 6 starts beyond, it says so and ends in the recovery command or in a
+# reset after 5 minutes: it never spins.
 #
 # Where the variables lie: in U-Boot's own environment (roro_native=1; `saveenv` must work and be redundant), or in two copies on the
 # raw partition `loader` (format: docs/boot.md), for boards whose U-Boot stores no environment or one copy only. There the older copy
@@ -142,10 +143,12 @@ fi
 recovery_word=
 if test -n "${recovery}"; then recovery_word=roro.recovery=1; fi
 
-# First as long as starts are left. Then, as nothing better is there, without counting: the default bank before one on trial.
+# First as long as starts are left. Then, as nothing better is there, six more (x1 to x6, which are 0 to a comparison: an initrd that runs has
+# said its own end before, and knows more of it), the default bank before one on trial; and then the stated end. From there on one start between two ends, so that a cause that goes away heals.
+end=0
 first=
-for pass in counted uncounted; do
-  if test ${pass} = uncounted; then
+for pass in counted given_up; do
+  if test ${pass} = given_up; then
     if test "${trial}" = a; then order="B A"; fi
     if test "${trial}" = b; then order="A B"; fi
     echo "Roro: no bank has starts left; trying all"
@@ -157,69 +160,96 @@ for pass in counted uncounted; do
     go=0
     if test -n "${bank}"; then
       if test -z "${first}"; then first=${bank}; fi
-      if test ${pass} = uncounted; then go=1; else
+      count=0
+      if test ${pass} = given_up; then
+        if test ${end} = 0; then
+          go=1
+          count=1
+          next=x1
+          is_next=0
+          for step in x1 x2 x3 x4 x5 x6; do
+            if test ${is_next} = 1; then next=${step}; fi
+            is_next=0
+            if test "${left}" = ${step}; then is_next=1; fi
+          done
+          # It was the last.
+          if test ${is_next} = 1; then end=1; next=x5; fi
+          left=${next}
+        fi
+      else
         if itest ${left} -gt 0; then
           go=1
+          count=1
           setexpr roro_n ${left} - 1
           left=${roro_n}
-          setexpr roro_n ${serial} + 1
-          setexpr roro_n ${roro_n} % 100
-          serial=${roro_n}
-          if test ${name} = A; then left_a=${left}; else left_b=${left}; fi
-          saved=0
-          if test ${roro_native} = 1; then
-            setenv BOOT_${name}_LEFT ${left}
-            setenv roro_n; setenv roro_m; setenv roro_sum
-            if saveenv; then saved=1; fi
-          else
-            # The newest copy is read again: a kernel that was loaded in between may lie over it.
-            ready=0
-            at=${copy}
-            old=${block_0}
-            if test -n "${block_newest}"; then
-              if test ${block_newest} = ${block_0}; then old=${block_1}; fi
-              if ${roro_interface} read ${copy} ${block_newest} ${roro_blocks}; then
-                run roro_sum
-                if itest.l *${copy} == *${crc}; then ready=1; fi
-              fi
-            else
-              # Where all is lost it begins with nothing, on the first copy.
-              if test -n "${block_0}"; then
-                mw.b ${copy} 0 ${roro_bytes}
-                ready=1
-              fi
-            fi
-            if test ${ready} = 1; then
-              mw.b ${new} 0 ${roro_bytes}
-              setexpr roro_n ${copy} + 5
-              data=${roro_n}
-              setexpr roro_n ${new} + 5
-              at=${roro_n}
-              # Nothing but the variables of the copy, all of them, and none of U-Boot's own.
-              env export -b ${own}
-              own_bytes=${filesize}
-              env import -d -b ${data} ${data_bytes}
-              setenv BOOT_${name}_LEFT ${left}
-              env export -b -s ${data_bytes} ${at}
-              env import -d -b ${own} ${own_bytes}
-              at=${new}
-              setexpr roro_n ${new} + 4
-              mw.b ${roro_n} ${serial}
+        fi
+      fi
+      if test ${count} = 1; then
+        setexpr roro_n ${serial} + 1
+        setexpr roro_n ${roro_n} % 100
+        serial=${roro_n}
+        if test ${name} = A; then left_a=${left}; else left_b=${left}; fi
+        saved=0
+        if test ${roro_native} = 1; then
+          setenv BOOT_${name}_LEFT ${left}
+          setenv roro_n; setenv roro_m; setenv roro_sum
+          if saveenv; then saved=1; fi
+        else
+          # The newest copy is read again: a kernel that was loaded in between may lie over it.
+          ready=0
+          at=${copy}
+          old=${block_0}
+          if test -n "${block_newest}"; then
+            if test ${block_newest} = ${block_0}; then old=${block_1}; fi
+            if ${roro_interface} read ${copy} ${block_newest} ${roro_blocks}; then
               run roro_sum
-              cp.b ${crc} ${new} 4
-              if ${roro_interface} write ${new} ${old} ${roro_blocks}; then
-                if ${roro_interface} read ${copy} ${old} ${roro_blocks}; then
-                  if cmp.b ${new} ${copy} ${roro_bytes}; then saved=1; block_newest=${old}; fi
-                fi
+              if itest.l *${copy} == *${crc}; then ready=1; fi
+            fi
+          else
+            # Where all is lost it begins with nothing, on the first copy.
+            if test -n "${block_0}"; then
+              mw.b ${copy} 0 ${roro_bytes}
+              ready=1
+            fi
+          fi
+          if test ${ready} = 1; then
+            mw.b ${new} 0 ${roro_bytes}
+            setexpr roro_n ${copy} + 5
+            data=${roro_n}
+            setexpr roro_n ${new} + 5
+            at=${roro_n}
+            # Nothing but the variables of the copy, all of them, and none of U-Boot's own.
+            env export -b ${own}
+            own_bytes=${filesize}
+            env import -d -b ${data} ${data_bytes}
+            setenv BOOT_${name}_LEFT ${left}
+            env export -b -s ${data_bytes} ${at}
+            env import -d -b ${own} ${own_bytes}
+            at=${new}
+            setexpr roro_n ${new} + 4
+            mw.b ${roro_n} ${serial}
+            run roro_sum
+            cp.b ${crc} ${new} 4
+            if ${roro_interface} write ${new} ${old} ${roro_blocks}; then
+              if ${roro_interface} read ${copy} ${old} ${roro_blocks}; then
+                if cmp.b ${new} ${copy} ${roro_bytes}; then saved=1; block_newest=${old}; fi
               fi
             fi
           fi
-          if test ${saved} = 0; then
+        fi
+        if test ${saved} = 0; then
+          # Where nothing can be counted the end would be for ever.
+          end=0
+          if test ${pass} = counted; then
             if test "${trial}" = "${bank}"; then
               go=0
               echo "Roro: the trial of bank ${bank} cannot be counted, so it is not started"
             fi
           fi
+        fi
+        if test ${end} = 1; then
+          go=0
+          echo "Roro: no bank comes up"
         fi
       fi
     fi

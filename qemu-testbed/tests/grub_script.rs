@@ -92,6 +92,45 @@ fn a_default_bank_without_a_spare_is_never_given_up() {
 }
 
 #[test]
+fn kernels_that_never_come_up_end_in_a_stated_end_and_then_have_one_start_between_two_ends() {
+    let device = Device::factory("never_up", None);
+    device.fill(Bank::B);
+    device.loader().set_default(Bank::B, Spare::Bootable).unwrap();
+    for _ in 0..3 {
+        assert_eq!(device.starts(), bank(Bank::B));
+    }
+    for _ in 0..6 {
+        assert_eq!(device.starts(), given_up(Bank::B, Bank::A));
+    }
+    for _ in 0..2 {
+        let mut on = device.power_on();
+        on.wait_for("Roro: no bank comes up");
+        on.wait_for(NOTHING_BOOTS);
+        on.wait_for("Roro: restarting in 004 seconds");
+        on.wait_for("payload ");
+        assert_eq!(on.wait_for("\r\n").trim(), given_up(Bank::B, Bank::A), "a cause that goes away heals");
+    }
+    device.loader().set_default(Bank::B, Spare::Bootable).unwrap();
+    assert_eq!(device.starts(), bank(Bank::B), "a boot that came up counts from the beginning");
+}
+
+#[test]
+fn a_kernel_without_a_spare_that_never_comes_up_leads_to_the_recovery_entry() {
+    let device = Device::factory("never_up_recovery", Some(RECOVERY_SCRIPT));
+    let on_a = format!("{} roro.recovery=1", bank(Bank::A));
+    for _ in 0..9 {
+        assert_eq!(device.starts(), on_a);
+    }
+    for _ in 0..2 {
+        let mut on = device.power_on();
+        on.wait_for(NOTHING_BOOTS);
+        on.wait_for("RECOVERY SCRIPT");
+        drop(on);
+        assert_eq!(device.starts(), on_a, "a recovery that is over leads back");
+    }
+}
+
+#[test]
 fn a_decision_torn_at_any_sector_is_the_old_one_or_the_new_one() {
     let device = Device::factory("torn", None);
     device.fill(Bank::B);

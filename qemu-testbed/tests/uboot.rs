@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use boot_hooks::scenarios;
+use bank_format::Bank;
+use boot_hooks::scenarios::{self, Damage, Finder, Scenario, State, Step};
 use qemu_testbed::uboot;
 
 macro_rules! rows_as_tests {
@@ -54,6 +55,39 @@ rows_as_tests!(
 #[test]
 fn without_its_partition_a_bank_is_started_and_nothing_is_written() -> Result<(), Told> {
     told(uboot::play_without_its_partition())
+}
+
+/// No spare, and a kernel that dies before its initrd: nobody but U-Boot can count that.
+const DEAD_KERNEL: &[Step] =
+    &[Step::PowerOn, Step::PowerCut, Step::Damage(Damage::Kernel(Bank::A)), Step::PowerOn];
+
+#[test]
+fn a_kernel_that_never_comes_up_ends_in_a_stated_end_and_then_has_one_start_between_two_ends()
+-> Result<(), Told> {
+    let ends = [
+        Step::Expect(State::Stopped(Finder::Loader)),
+        Step::PowerCut,
+        Step::PowerOn,
+        Step::Expect(State::Stopped(Finder::Loader)),
+    ];
+    told(uboot::play(&Scenario {
+        name: "dead_kernel",
+        shows: "one start leads to the end again",
+        tries: 1,
+        recovery: false,
+        steps: [DEAD_KERNEL, &ends].concat().leak(),
+    }))
+}
+
+#[test]
+fn a_kernel_that_never_comes_up_leads_to_recovery_where_there_is_one() -> Result<(), Told> {
+    told(uboot::play(&Scenario {
+        name: "dead_kernel_with_recovery",
+        shows: "U-Boot runs the recovery command",
+        tries: 1,
+        recovery: true,
+        steps: [DEAD_KERNEL, &[Step::Expect(State::Recovers(Finder::Loader))]].concat().leak(),
+    }))
 }
 
 fn play(name: &str) -> Result<(), Told> {

@@ -162,6 +162,12 @@ fn live(kind: Kind, tries: u32, life: &[Interrupted]) -> Result<(), String> {
     outcome.map_err(|why| format!("{kind}, {tries} tries: {why}\n    {}", machine.journal.join("\n    ")))
 }
 
+/// Nine starts cut short in a row make GRUB and U-Boot state their end; its pause leads to one more start, which must come up.
+fn after_the_pause_of_the_loader(machine: &mut Machine, quiet: Quiet) -> Result<Quiet, String> {
+    let loader_stopped = machine.journal.last().is_some_and(|line| line == "loader: Nothing");
+    if quiet == Quiet::Stopped && loader_stopped { machine.power_on() } else { Ok(quiet) }
+}
+
 fn live_on(kind: Kind, machine: &mut Machine, life: &[Interrupted]) -> Result<(), String> {
     let mut watch = Watch { floor: None };
     let quiet = machine.power_on()?;
@@ -180,6 +186,7 @@ fn live_on(kind: Kind, machine: &mut Machine, life: &[Interrupted]) -> Result<()
             quiet = Some(machine.power_on()?);
         }
         if let Some(quiet) = quiet {
+            let quiet = after_the_pause_of_the_loader(machine, quiet)?;
             watch.look(machine, quiet)?;
         }
     }

@@ -237,7 +237,8 @@ impl Noted {
         for (name, value) in decode_block(block)? {
             match name.as_str() {
                 "serial" => noted.serial = serial_of(&value),
-                "left" => noted.left = serial_of(&value),
+                // `x1` to `x6`, starts beyond those it has, are as little fresh as 0.
+                "left" => noted.left = Some(serial_of(&value).unwrap_or_default()),
                 "tried" => noted.tried = value == "1",
                 _ => (),
             }

@@ -15,7 +15,6 @@ const OWN_AT: usize = 8192;
 /// Where an index (ISO 9660) shows GRUB its own block as a file.
 const INDEX_AT: usize = 32_768;
 const TITLE: &str = "# GRUB Environment Block\n";
-const STARTS: u32 = 3;
 
 type Variables = BTreeMap<String, String>;
 
@@ -81,18 +80,24 @@ fn wanted(board: &Board) -> Option<Wanted> {
 /// What GRUB notes of a decision.
 struct Own {
     tried: bool,
-    left: u32,
+    /// One of [`LEFT`], by its place there.
+    starts: usize,
 }
+
+/// What `left` says after so many starts: those that the default has, and those beyond.
+const LEFT: [&str; 10] = ["3", "2", "1", "0", "x1", "x2", "x3", "x4", "x5", "x6"];
+/// From here on the default bank is given up.
+const GIVEN_UP: usize = 3;
 
 fn own(board: &Board, serial: u64) -> Own {
     let known = block(&board.storage.head(Place::Loader, OWN_AT, BLOCK_BYTES)).unwrap_or_default();
     let of = |name: &str| known.get(name).map(String::as_str);
     if of("serial") != Some(serial.to_string().as_str()) {
-        return Own { tried: false, left: STARTS };
+        return Own { tried: false, starts: 0 };
     }
     Own {
         tried: of("tried") == Some("1"),
-        left: of("left").and_then(|left| left.parse().ok()).unwrap_or(STARTS),
+        starts: of("left").and_then(|left| LEFT.iter().position(|known| *known == left)).unwrap_or(0),
     }
 }
 
@@ -101,7 +106,8 @@ fn save(board: &Board, serial: u64, own: &Own) -> bool {
     let there = block(&board.storage.head(Place::Loader, OWN_AT, BLOCK_BYTES)).is_some()
         && board.storage.head(Place::Loader, INDEX_AT + 1, 5) == b"CD001";
     let tried = u8::from(own.tried).to_string();
-    let bytes = render(&[("serial", serial.to_string()), ("tried", tried), ("left", own.left.to_string())]);
+    let bytes =
+        render(&[("serial", serial.to_string()), ("tried", tried), ("left", LEFT[own.starts].to_owned())]);
     there && board.storage.medium(Place::Loader, Writer::Loader).write_at(OWN_AT as u64, &bytes).is_ok()
 }
 
@@ -126,13 +132,14 @@ pub(super) fn start(board: &Board) -> Start {
         }
     }
     let (default, other) = (wanted.default, !wanted.default);
-    let has_given_up = own.left == 0;
+    let has_given_up = own.starts >= GIVEN_UP;
+    let is_at_the_end = own.starts + 1 == LEFT.len();
+    own.starts = if is_at_the_end { own.starts - 1 } else { own.starts + 1 };
+    if save(board, wanted.serial, &own) && is_at_the_end {
+        return board.nothing();
+    }
     if has_given_up && wanted.spare && board.loadable(other) {
         return gave_up(other, default);
-    }
-    if !has_given_up {
-        own.left = own.left.min(STARTS) - 1;
-        save(board, wanted.serial, &own);
     }
     if board.loadable(default) {
         plain(default)

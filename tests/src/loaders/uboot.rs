@@ -34,6 +34,9 @@ struct Environment {
     variables: Vec<String>,
 }
 
+/// What a bank's `left` says from its first start beyond those that were left.
+const BEYOND: [&str; 6] = ["x1", "x2", "x3", "x4", "x5", "x6"];
+
 impl Environment {
     fn read(board: &Board, copy: u8) -> Option<Self> {
         let bytes = board.storage.head(Place::Environment(copy), 0, COPY_BYTES);
@@ -76,9 +79,23 @@ impl Environment {
         names.filter_map(|name| Bank::BOTH.into_iter().find(|bank| name == letter(*bank))).collect()
     }
 
+    /// What is left after one more start; [`BEYOND`] counts those beyond, and then every other one is none.
+    fn after_one_more(&self, bank: Bank) -> String {
+        match self.left(bank) {
+            0 => {
+                match self.get(left(bank)).and_then(|beyond| BEYOND.iter().position(|known| *known == beyond))
+                {
+                    Some(at) => BEYOND.get(at + 1).unwrap_or(&BEYOND[BEYOND.len() - 2]).to_string(),
+                    None => BEYOND[0].to_owned(),
+                }
+            }
+            some => format!("{:x}", some - 1),
+        }
+    }
+
     /// Counts one start, in the older copy, which is the newer one from then on.
     fn count(&mut self, board: &Board, bank: Bank) {
-        let counted = format!("{}={:x}", left(bank), self.left(bank).saturating_sub(1));
+        let counted = format!("{}={}", left(bank), self.after_one_more(bank));
         let prefix = format!("{}=", left(bank));
         match self.variables.iter_mut().find(|variable| variable.starts_with(&prefix)) {
             Some(variable) => *variable = counted,
@@ -119,11 +136,18 @@ pub(super) fn start(board: &Board) -> Start {
             }
         }
     }
-    // No starts are left to any: what can be loaded is started all the same, as nothing better is there; a trial last.
+    // No starts are left to any: what can be loaded is started six more times, as nothing better is there; a trial last.
     let mut rest = order.clone();
     rest.sort_by_key(|bank| environment.get("roro_trial") == Some(bank.letter()));
-    match rest.into_iter().find(|bank| board.loadable(*bank)) {
-        Some(bank) => Start::Bank { bank, gave_up: gave_up(bank) },
-        None => board.nothing(),
+    for bank in rest {
+        let is_at_the_end = environment.get(left(bank)) == BEYOND.last().copied();
+        environment.count(board, bank);
+        if is_at_the_end {
+            break;
+        }
+        if board.loadable(bank) {
+            return Start::Bank { bank, gave_up: gave_up(bank) };
+        }
     }
+    board.nothing()
 }
