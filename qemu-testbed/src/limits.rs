@@ -30,6 +30,9 @@ pub const MACHINE_MEMORY_MIB: u32 = 512;
 pub const TRANSCRIPT_BYTES: usize = 16 << 20;
 /// As much of a log as helps in an error message.
 pub const TAIL_LINES: usize = 25;
+/// Where the update source of a release is served that has one: it must be known when the release is built. Below the ports that
+/// Linux gives away by itself.
+pub const SOURCE_PORT: u16 = 28_117;
 /// A request head longer than this is no client of ours.
 pub const REQUEST_HEAD_BYTES: usize = 16 << 10;
 /// Bytes that the server hands out between two looks at its pace.

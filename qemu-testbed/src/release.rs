@@ -19,6 +19,8 @@ pub enum Release {
     HangingLate,
     /// 1.6.0: comes up, and then its kernel panics.
     PanickingLate,
+    /// 1.7.0: good, with every kind of check that it can pass, and a soak.
+    Checked,
     /// 0.9.0: below the floor of a device that left the factory with 1.0.0.
     BelowFloor,
     /// 1.1.0 for another device.
@@ -65,7 +67,7 @@ pub enum Place {
 
 impl Release {
     /// Every release.
-    pub const ALL: [Release; 12] = [
+    pub const ALL: [Release; 13] = [
         Release::Factory,
         Release::Good,
         Release::Unhealthy,
@@ -73,6 +75,7 @@ impl Release {
         Release::HangingEarly,
         Release::HangingLate,
         Release::PanickingLate,
+        Release::Checked,
         Release::BelowFloor,
         Release::OtherDevice,
         Release::ForeignKeys,
@@ -90,6 +93,7 @@ impl Release {
             Release::HangingEarly => "1.4.0",
             Release::HangingLate => "1.5.0",
             Release::PanickingLate => "1.6.0",
+            Release::Checked => "1.7.0",
             Release::BelowFloor => "0.9.0",
             Release::Good
             | Release::OtherDevice
@@ -110,6 +114,7 @@ impl Release {
             Release::HangingEarly => "hanging-early",
             Release::HangingLate => "hanging-late",
             Release::PanickingLate => "panicking-late",
+            Release::Checked => "checked",
             Release::BelowFloor => "below-floor",
             Release::OtherDevice => "other-device",
             Release::ForeignKeys => "foreign-keys",
@@ -130,6 +135,7 @@ impl Release {
             Release::HangingEarly => ours("hang-early"),
             Release::HangingLate => ours("hang-late"),
             Release::PanickingLate => ours("panic-late"),
+            Release::Checked => ours("checked"),
             Release::OtherDevice => ours("other-device"),
             Release::ForeignKeys => Recipe::Build { appliance: "good", keys: Keys::Foreign },
             Release::TamperedManifest => Recipe::Flip(Place::Manifest),

@@ -63,8 +63,13 @@ struct State {
 impl Server {
     /// Serves the files of `folder` on a free port of 127.0.0.1.
     pub fn start(folder: &Path) -> Result<Self> {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::io("open a port to serve", folder))?;
+        Self::start_at(folder, 0)
+    }
+
+    /// The same on this port of 127.0.0.1; 0 is any.
+    pub fn start_at(folder: &Path, port: u16) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(Error::io("open a port to serve", folder))?;
         let address = listener.local_addr().map_err(Error::io("open a port to serve", folder))?;
         let state =
             State { served: Served::default(), pace: Pace::Full, next_piece: Instant::now(), open: true };

@@ -38,6 +38,7 @@ scenarios_as_tests!(
     last_words_of_a_panic_are_kept,
     rot_under_a_running_system_restarts_into_the_other_bank,
     audit_finds_a_flipped_bit,
+    every_kind_of_check_is_made,
     hang_ends_by_the_chip_set,
     hang_ends_by_softdog,
     signed_system_boots_and_updates,

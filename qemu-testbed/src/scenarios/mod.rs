@@ -5,6 +5,7 @@
 mod beginnings;
 mod cuts;
 mod fallbacks;
+mod health;
 mod integrity;
 mod power;
 mod refusals;
@@ -100,6 +101,12 @@ pub const ALL: &[Scenario] = &[
         integrity::audit_finds_a_flipped_bit,
     ),
     Scenario {
+        name: "every_kind_of_check_is_made",
+        shows: "a release with every kind of check, a soak, a unit before boot-complete.target and an update source is confirmed",
+        setting: WHOLE,
+        play: health::every_kind_of_check_is_made,
+    },
+    Scenario {
         name: "hang_ends_by_the_chip_set",
         shows: "the watchdog of the chip set ends a hang",
         setting: with(Watchdog::Tco),
@@ -141,6 +148,10 @@ pub const ALL: &[Scenario] = &[
 const fn with(watchdog: Watchdog) -> Setting {
     Setting { hardware: Hardware { watchdog, ..Hardware::USUAL }, ..Setting::USUAL }
 }
+
+/// With everything that a device runs.
+const WHOLE: Setting =
+    Setting { profile: Profile { services: Services::All, ..Setting::USUAL.profile }, ..Setting::USUAL };
 
 /// Secure Boot, on what it is signed for, and with everything that a device runs.
 const SECURE: Setting = Setting {
