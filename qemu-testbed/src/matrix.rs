@@ -214,7 +214,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Cells that have passed, in a file: a run that is interrupted can go on. It lies beside the images that they were played with, and
-/// goes with them when anything in them changes.
+/// goes with them when anything in them changes; its name says what played them.
 #[derive(Debug)]
 pub struct Kept {
     file: PathBuf,

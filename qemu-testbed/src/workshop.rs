@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     disk,
     error::{Error, Result},
+    firmware::Firmware,
     fork, process,
     profile::{self, Profile},
     release::{Keys, Place, Recipe, Release},
@@ -93,10 +94,10 @@ impl Workshop {
         &self.binaries
     }
 
-    /// A file that is kept as long as the images are.
-    #[must_use]
-    pub fn beside_images(&self, name: &str) -> PathBuf {
-        self.room.join(&self.digest).join(name)
+    /// Where cells of the matrix are kept that have passed: as long as neither the images nor what plays them has changed.
+    pub fn cells(&self) -> Result<PathBuf> {
+        let name = format!("cells-{}.json", players_digest()?);
+        Ok(self.room.join(&self.digest).join(name))
     }
 
     /// The folder with a folder for each run.
@@ -254,6 +255,24 @@ fn inputs_digest(source: &Path, binaries: &Path) -> Result<String> {
     for folder in folders {
         collect(&source.join(folder), &mut files)?;
     }
+    Ok(short(digest(files)?))
+}
+
+/// What plays: this program, and the machines and firmware of the host.
+fn players_digest() -> Result<String> {
+    let program = env::current_exe().map_err(Error::io("find", "/proc/self/exe"))?;
+    let firmware = [Firmware::Uefi, Firmware::SecureUefi];
+    let parts = firmware.iter().flat_map(|firmware| [firmware.code(), firmware.vars_template()]).flatten();
+    let mut hasher = digest(parts.map(Path::to_owned).chain([program]).collect())?;
+    hasher.update(process::run(Command::new("qemu-system-x86_64").arg("--version"))?);
+    Ok(short(hasher))
+}
+
+fn short(hasher: Sha256) -> String {
+    hex::encode(hasher.finalize()).chars().take(16).collect()
+}
+
+fn digest(mut files: Vec<PathBuf>) -> Result<Sha256> {
     files.sort();
     let mut hasher = Sha256::new();
     for file in files {
@@ -261,7 +280,7 @@ fn inputs_digest(source: &Path, binaries: &Path) -> Result<String> {
         let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
         hasher.update(Sha256::digest(&bytes));
     }
-    Ok(hex::encode(hasher.finalize()).chars().take(16).collect())
+    Ok(hasher)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Play every scenario with every boot loader, and show the matrix
     #[arg(long)]
     all: bool,
-    /// Go on with a run of all that was interrupted, on the same images
+    /// Go on with a run of all that was interrupted; cells of other images or another testbed are played again
     #[arg(long, requires = "all")]
     r#continue: bool,
     /// Write the matrix into docs/boot.md
@@ -35,7 +35,7 @@ impl Args {
             return self.named();
         }
         let begin = if self.r#continue { Begin::WhereItStopped } else { Begin::Anew };
-        let kept = Kept::open(Workshop::open()?.beside_images("matrix.json"), begin);
+        let kept = Kept::open(Workshop::open()?.cells()?, begin);
         let matrix = matrix::play_all(&kept);
         printer::say(matrix.text());
         if self.write_docs {
