@@ -2,12 +2,11 @@
 //!
 //! No machine is started here. What the commands make is judged by what reads it on a device: the initrd reads the command line, finds the
 //! disk and the bank on it, checks the root image, and redirects in `autoboot.txt`; mtools read that file as the firmware would.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite says what failed by panicking")]
+#![expect(clippy::unwrap_used, reason = "a suite says what failed by panicking")]
 
 use std::{
     fs::{self, File},
     path::Path,
-    process::Command,
 };
 
 use bank_format::{
@@ -21,6 +20,16 @@ use boot_hooks::{
     ledger::Redirect,
     loader::BootLoader,
 };
+
+mod pages;
+
+use pages::run;
+
+const PAGE: &str = include_str!("../../docs/loaders/tryboot.md");
+
+fn block(kind: &str) -> String {
+    pages::block(PAGE, kind)
+}
 
 const DISK: &str = "mmcblk0";
 
@@ -98,26 +107,4 @@ fn machine(folder: &Path) -> Places {
         run(folder, &cut);
     }
     places
-}
-
-/// Runs commands in a folder; gives what they say.
-fn run(folder: &Path, commands: &str) -> String {
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", commands])
-        .current_dir(folder)
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "a missing program comes with `qemu-testbed setup`: {errors}\n{commands}"
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn block(kind: &str) -> String {
-    let text = include_str!("../../docs/loaders/tryboot.md");
-    let (_, rest) = text.split_once(&format!("```{kind}\n")).unwrap_or_else(|| panic!("no block {kind}"));
-    rest.split_once("```").unwrap().0.to_owned()
 }

@@ -8,6 +8,10 @@ use bank_format::Bank;
 use boot_hooks::scenarios::{self, Damage, Finder, Scenario, State, Step};
 use qemu_testbed::uboot;
 
+mod told;
+
+use told::{Told, told};
+
 macro_rules! rows_as_tests {
     ($($name:ident),+ $(,)?) => {
         $(
@@ -93,25 +97,4 @@ fn a_kernel_that_never_comes_up_leads_to_recovery_where_there_is_one() -> Result
 fn play(name: &str) -> Result<(), Told> {
     let scenario = scenarios::by_name(name).ok_or_else(|| Told(format!("the table has no row {name}")))?;
     told(uboot::play(scenario))
-}
-
-fn told(played: qemu_testbed::error::Result<std::time::Duration>) -> Result<(), Told> {
-    played.map(drop).map_err(|error| {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text.push_str(&format!("\n  because: {error}"));
-            cause = error.source();
-        }
-        Told(text)
-    })
-}
-
-/// An error as a test runner shows it: in words.
-struct Told(String);
-
-impl std::fmt::Debug for Told {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
 }

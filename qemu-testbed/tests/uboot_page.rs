@@ -2,13 +2,9 @@
 //!
 //! No machine is started here. What the commands make is judged by what will read it on a device: the initrd's check of the root image, the
 //! reader of the environment, and the offsets in the page's own `fw_env.config`.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite says what failed by panicking")]
+#![expect(clippy::unwrap_used, reason = "a suite says what failed by panicking")]
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    process::Command,
-};
+use std::fs::{self, File};
 
 use bank_format::{
     Bank,
@@ -18,6 +14,16 @@ use bank_format::{
     },
 };
 use boot_hooks::{cmdline, disk};
+
+mod pages;
+
+use pages::run;
+
+const PAGE: &str = include_str!("../../docs/loaders/u-boot.md");
+
+fn block(kind: &str) -> String {
+    pages::block(PAGE, kind)
+}
 
 #[test]
 fn the_commands_make_a_bank_that_the_initrd_accepts_and_a_factory_disk() {
@@ -64,28 +70,6 @@ fn the_commands_make_a_bank_that_the_initrd_accepts_and_a_factory_disk() {
     assert_eq!(run(folder.path(), &kernel), "a kernel");
     let script = format!("mdir -b -i disk.img@@{} ::", start_of("script"));
     assert!(run(folder.path(), &script).contains("boot.scr"));
-}
-
-/// Runs commands in a folder; gives what they say.
-fn run(folder: &Path, commands: &str) -> String {
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", commands])
-        .current_dir(folder)
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "a missing program comes with `qemu-testbed setup`: {errors}\n{commands}"
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn block(kind: &str) -> String {
-    let text = include_str!("../../docs/loaders/u-boot.md");
-    let (_, rest) = text.split_once(&format!("```{kind}\n")).unwrap_or_else(|| panic!("no block {kind}"));
-    rest.split_once("```").unwrap().0.to_owned()
 }
 
 /// Offset and length of each copy.

@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 
 use qemu_testbed::scenarios;
 
+mod told;
+
+use told::{Told, told};
+
 macro_rules! scenarios_as_tests {
     ($($name:ident),+ $(,)?) => {
         $(
@@ -48,19 +52,7 @@ scenarios_as_tests!(
 );
 
 fn play(name: &str) -> Result<(), Told> {
-    told(scenarios::by_name(name).and_then(scenarios::Scenario::play).map(drop))
-}
-
-fn told(outcome: qemu_testbed::error::Result<()>) -> Result<(), Told> {
-    outcome.map_err(|error| {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text.push_str(&format!("\n  because: {error}"));
-            cause = error.source();
-        }
-        Told(text)
-    })
+    told(scenarios::by_name(name).and_then(scenarios::Scenario::play))
 }
 
 /// Rows of the table of all boot loaders: these with each of them, and all of them with `qemu-testbed run --all`.
@@ -76,7 +68,7 @@ macro_rules! rows_as_tests {
                 fn play(name: &str, loader: Loader) -> Result<(), super::Told> {
                     let row = boot_hooks::scenarios::by_name(name)
                         .ok_or_else(|| Error::NoScenario { name: name.to_owned() });
-                    super::told(row.and_then(|row| table::play(row, loader)).map(drop))
+                    super::told(row.and_then(|row| table::play(row, loader)))
                 }
             }
         )+
@@ -97,12 +89,3 @@ rows_as_tests!(
     grub_efi: Loader::GrubEfi;
     grub_bios: Loader::GrubBios;
 );
-
-/// An error as a test runner shows it: in words.
-struct Told(String);
-
-impl std::fmt::Debug for Told {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
