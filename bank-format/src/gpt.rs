@@ -1,8 +1,12 @@
-//! The GUID partition table: reading it, the backup when the first is damaged.
+//! The GUID partition table: reading it, the backup when the first is damaged, and making the damaged copy anew ([`mend()`]).
 //!
 //! Source: UEFI 2.10, 5.3. Our own few lines, because a disk that somebody plugged in must neither crash process 1 nor keep it busy:
-//! every number is checked before it is used. Deliberately absent: writing, the protective MBR, and the disk itself, which is a
+//! every number is checked before it is used. Deliberately absent: changing what a table says, and the disk itself, which is a
 //! closure that fills a buffer from an offset.
+
+mod mend;
+
+pub use mend::{Mended, mend};
 
 use crate::{
     efi::Partition,
@@ -42,24 +46,27 @@ impl Entry {
 
 /// Reads the table of a disk of `disk_bytes` bytes in blocks of `block_bytes`; no entries when there is none.
 ///
-/// The outer error is the disk's and comes only when neither table could be read; the inner one says that both are damaged.
+/// The first copy counts, else the one that its header names, if that is whole, else the one in the last block. The second of these
+/// is the backup of an image that was written to a larger disk. The outer error is the disk's and comes only when no copy could be
+/// read; the inner one says that all are damaged.
 pub fn read<E>(
     disk_bytes: u64,
     block_bytes: u64,
     read_at: &mut ReadAt<'_, E>,
 ) -> Result<Result<Vec<Entry>>, E> {
-    if !matches!(block_bytes, 512..=65536) || disk_bytes / block_bytes < 3 {
-        return Ok(Ok(Vec::new()));
-    }
-    let mut damage = None;
-    let mut unread = None;
-    for lba in [1, disk_bytes / block_bytes - 1] {
-        match read_table(disk_bytes, block_bytes, lba, read_at) {
-            Ok(Ok(entries)) => return Ok(Ok(entries)),
-            Ok(Err(Flaw::NoTable)) => (),
-            Ok(Err(Flaw::Damaged(detail))) => damage = Some(detail),
-            Err(error) => unread = Some(error),
+    let Some(disk) = Disk::of(disk_bytes, block_bytes) else { return Ok(Ok(Vec::new())) };
+    let First { header, table } = First::read(disk, read_at);
+    let (mut damage, mut unread) = (None, None);
+    let mut places = backup_places(disk, header.as_ref()).into_iter();
+    let mut copy = Some(table);
+    while let Some(this) = copy {
+        match this {
+            Ok(table) => return Ok(Ok(table.entries())),
+            Err(Flaw::NoTable) => (),
+            Err(Flaw::Damaged(detail)) => damage = Some(detail),
+            Err(Flaw::Unread(error)) => unread = Some(error),
         }
+        copy = places.next().map(|lba| Table::read(disk, lba, read_at));
     }
     match (damage, unread) {
         (Some(detail), _) => Ok(Err(Error::malformed(STRUCTURE, detail))),
@@ -77,70 +84,135 @@ pub fn guid_text(guid: &[u8; 16]) -> String {
     [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
 }
 
-enum Flaw {
+/// The size of a disk that has room for a table.
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    bytes: u64,
+    block_bytes: u64,
+}
+
+impl Disk {
+    fn of(bytes: u64, block_bytes: u64) -> Option<Self> {
+        (matches!(block_bytes, 512..=65536) && bytes / block_bytes >= 3)
+            .then_some(Self { bytes, block_bytes })
+    }
+
+    fn last_lba(self) -> u64 {
+        self.bytes / self.block_bytes - 1
+    }
+}
+
+enum Flaw<E> {
     NoTable,
     Damaged(&'static str),
+    Unread(E),
 }
 
-fn read_table<E>(
-    disk_bytes: u64,
-    block_bytes: u64,
-    lba: u64,
-    read_at: &mut ReadAt<'_, E>,
-) -> Result<Result<Vec<Entry>, Flaw>, E> {
-    let mut header = [0; HEADER_BYTES];
-    read_at(lba.saturating_mul(block_bytes), &mut header)?;
-    let table = match parse_header(&header, lba) {
-        Ok(table) => table,
-        Err(flaw) => return Ok(Err(flaw)),
-    };
-    let bytes = u64::from(table.entries) * u64::from(table.entry_bytes);
-    let offset = table.first_lba.checked_mul(block_bytes);
-    let Some(offset) = offset.filter(|at| at.checked_add(bytes).is_some_and(|end| end <= disk_bytes)) else {
-        return Ok(Err(Flaw::Damaged("its entries lie outside")));
-    };
-    let mut entries = vec![0; bytes as usize];
-    read_at(offset, &mut entries)?;
-    if crc32fast::hash(&entries) != table.crc {
-        return Ok(Err(Flaw::Damaged("checksum of its entries does not match")));
+/// The copy in block 1; its header may be whole where its entries are not.
+struct First<E> {
+    header: Option<Header>,
+    table: Result<Table, Flaw<E>>,
+}
+
+impl<E> First<E> {
+    fn read(disk: Disk, read_at: &mut ReadAt<'_, E>) -> Self {
+        match Header::read(disk, 1, read_at) {
+            Ok(header) => Self { header: Some(header), table: header.table(disk, read_at) },
+            Err(flaw) => Self { header: None, table: Err(flaw) },
+        }
     }
-    let rows = entries.chunks_exact(table.entry_bytes as usize);
-    Ok(Ok((1..).zip(rows).filter_map(|(number, row)| parse_entry(number, row)).collect()))
 }
 
+/// Where a backup may be: the block that the first header names, then the last block.
+fn backup_places(disk: Disk, first: Option<&Header>) -> Vec<u64> {
+    let last = disk.last_lba();
+    let named = first.map(Header::other_lba).filter(|lba| *lba > 1 && *lba < last);
+    named.into_iter().chain([last]).collect()
+}
+
+/// A header whose checksum fits, with numbers in their bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header([u8; HEADER_BYTES]);
+
+impl Header {
+    fn read<E>(disk: Disk, lba: u64, read_at: &mut ReadAt<'_, E>) -> Result<Self, Flaw<E>> {
+        let mut header = [0; HEADER_BYTES];
+        read_at(lba.saturating_mul(disk.block_bytes), &mut header).map_err(Flaw::Unread)?;
+        if !header.starts_with(b"EFI PART") {
+            return Err(Flaw::NoTable);
+        }
+        let this = Self(header);
+        if u32_at(&header, 12) as usize != HEADER_BYTES {
+            return Err(Flaw::Damaged("its header has an unknown length"));
+        }
+        if this.crc() != u32_at(&header, 16) || u64_at(&header, 24) != lba {
+            return Err(Flaw::Damaged("checksum of its header does not match"));
+        }
+        if this.rows() > MAX_PARTITIONS
+            || !(MIN_ENTRY_BYTES..=MAX_PARTITION_ENTRY_BYTES).contains(&this.row_bytes())
+        {
+            return Err(Flaw::Damaged("it has too many or too large entries"));
+        }
+        Ok(this)
+    }
+
+    /// Of the header without itself.
+    fn crc(&self) -> u32 {
+        let mut unsigned = self.0;
+        if let Some(crc) = unsigned.get_mut(16..20) {
+            crc.fill(0);
+        }
+        crc32fast::hash(&unsigned)
+    }
+
+    fn other_lba(&self) -> u64 {
+        u64_at(&self.0, 32)
+    }
+
+    fn rows_lba(&self) -> u64 {
+        u64_at(&self.0, 72)
+    }
+
+    fn rows(&self) -> u32 {
+        u32_at(&self.0, 80)
+    }
+
+    fn row_bytes(&self) -> u32 {
+        u32_at(&self.0, 84)
+    }
+
+    fn table<E>(self, disk: Disk, read_at: &mut ReadAt<'_, E>) -> Result<Table, Flaw<E>> {
+        let bytes = u64::from(self.rows()) * u64::from(self.row_bytes());
+        let offset = self.rows_lba().checked_mul(disk.block_bytes);
+        let Some(offset) = offset.filter(|at| at.checked_add(bytes).is_some_and(|end| end <= disk.bytes))
+        else {
+            return Err(Flaw::Damaged("its entries lie outside"));
+        };
+        let mut rows = vec![0; bytes as usize];
+        read_at(offset, &mut rows).map_err(Flaw::Unread)?;
+        if crc32fast::hash(&rows) != u32_at(&self.0, 88) {
+            return Err(Flaw::Damaged("checksum of its entries does not match"));
+        }
+        Ok(Table { header: self, rows })
+    }
+}
+
+/// A copy that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Table {
-    first_lba: u64,
-    entries: u32,
-    entry_bytes: u32,
-    crc: u32,
+    header: Header,
+    rows: Vec<u8>,
 }
 
-fn parse_header(header: &[u8; HEADER_BYTES], lba: u64) -> Result<Table, Flaw> {
-    if !header.starts_with(b"EFI PART") {
-        return Err(Flaw::NoTable);
+impl Table {
+    fn read<E>(disk: Disk, lba: u64, read_at: &mut ReadAt<'_, E>) -> Result<Self, Flaw<E>> {
+        Header::read(disk, lba, read_at)?.table(disk, read_at)
     }
-    if u32_at(header, 12) as usize != HEADER_BYTES {
-        return Err(Flaw::Damaged("its header has an unknown length"));
+
+    fn entries(&self) -> Vec<Entry> {
+        let rows = self.rows.chunks_exact(self.header.row_bytes() as usize);
+        (1..).zip(rows).filter_map(|(number, row)| parse_entry(number, row)).collect()
     }
-    let mut unsigned = *header;
-    if let Some(crc) = unsigned.get_mut(16..20) {
-        crc.fill(0);
-    }
-    if crc32fast::hash(&unsigned) != u32_at(header, 16) || u64_at(header, 24) != lba {
-        return Err(Flaw::Damaged("checksum of its header does not match"));
-    }
-    let table = Table {
-        first_lba: u64_at(header, 72),
-        entries: u32_at(header, 80),
-        entry_bytes: u32_at(header, 84),
-        crc: u32_at(header, 88),
-    };
-    if table.entries > MAX_PARTITIONS
-        || !(MIN_ENTRY_BYTES..=MAX_PARTITION_ENTRY_BYTES).contains(&table.entry_bytes)
-    {
-        return Err(Flaw::Damaged("it has too many or too large entries"));
-    }
-    Ok(table)
 }
 
 fn parse_entry(number: u32, row: &[u8]) -> Option<Entry> {

@@ -13,9 +13,10 @@ use std::{
 use bank_format::{Bank, PerBank, efi};
 
 use crate::{
+    console,
     error::{Error, Result, chain},
     gpt, limits,
-    linux::uevent::Events,
+    linux::{self, uevent::Events},
     paths,
     verity::Proof,
 };
@@ -135,6 +136,15 @@ pub struct Clues<'a> {
     pub root: &'a Proof,
 }
 
+/// What becomes of partitions that are in the table of a disk of which the kernel shows none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unshown {
+    /// It may not have come so far.
+    Awaited,
+    /// It will not show them.
+    Added,
+}
+
 /// Where the kernel shows its disks.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -158,7 +168,9 @@ impl Places {
         let started = Instant::now();
         loop {
             let mut seen = Seen::default();
-            if let Some(standing) = self.look(clues, alive, &mut seen)? {
+            let unshown =
+                if started.elapsed() < limits::PARTITION_WAIT { Unshown::Awaited } else { Unshown::Added };
+            if let Some(standing) = self.look(clues, unshown, alive, &mut seen)? {
                 return Ok(standing);
             }
             alive();
@@ -175,11 +187,17 @@ impl Places {
 
     /// One look. Disks that stay come first, and no disk is read that is not needed: neither behind the one that holds the partition of
     /// the loader, nor a stick where a built-in disk leaves no doubt.
-    fn look(&self, clues: &Clues<'_>, alive: &mut dyn FnMut(), seen: &mut Seen) -> Result<Option<Standing>> {
+    fn look(
+        &self,
+        clues: &Clues<'_>,
+        unshown: Unshown,
+        alive: &mut dyn FnMut(),
+        seen: &mut Seen,
+    ) -> Result<Option<Standing>> {
         let names = self.names()?;
         for stay in [Stay::Fixed, Stay::Removable] {
             for (name, _) in names.iter().filter(|(_, this)| *this == stay) {
-                let read = self.disk(name.clone(), stay);
+                let read = self.disk(name.clone(), stay, unshown);
                 alive();
                 match read {
                     Ok(disk) => {
@@ -222,24 +240,47 @@ impl Places {
         }
     }
 
-    fn disk(&self, name: String, stay: Stay) -> Result<Disk> {
-        let sys = self.sys_block.join(&name);
-        let block_bytes = number(&sys.join("queue/logical_block_size"))?.unwrap_or(512);
-        let mut entries = gpt::read(&self.dev.join(&name), block_bytes)?;
+    /// The kernel looks for a backup of the table in few places, and shows no partition where it finds no whole table
+    /// (`block/partitions/efi.c` of Linux); then what our own reading has found is added.
+    fn disk(&self, name: String, stay: Stay, unshown: Unshown) -> Result<Disk> {
+        let block_bytes =
+            number(&self.sys_block.join(&name).join("queue/logical_block_size"))?.unwrap_or(512);
+        let node = self.dev.join(&name);
+        let entries = gpt::read(&node, block_bytes)?;
+        let mut partitions = self.shown(&name, &entries)?;
+        let is_ours = entries.iter().any(|entry| entry.name == RECORD);
+        if partitions.is_empty() && is_ours && unshown == Unshown::Added {
+            console::warn(&format!("the kernel shows no partition of {name}: adding them from its table"));
+            let disk = File::open(&node).map_err(Error::io("open", &node))?;
+            for entry in &entries {
+                let (start, bytes) =
+                    (entry.first_lba.saturating_mul(block_bytes), entry.blocks.saturating_mul(block_bytes));
+                if let Err(error) = linux::add_partition(&disk, entry.number, start, bytes) {
+                    console::warn(&format!("cannot add partition {} of {name}: {error}", entry.number));
+                }
+            }
+            partitions = self.shown(&name, &entries)?;
+        }
+        Ok(Disk { name, stay, partitions })
+    }
+
+    /// Those of the entries that the kernel shows.
+    fn shown(&self, name: &str, entries: &[gpt::Entry]) -> Result<Vec<Partition>> {
+        let sys = self.sys_block.join(name);
         let mut partitions = Vec::new();
         let listed = fs::read_dir(&sys).map_err(Error::io("list", &sys))?;
         for child in listed.flatten().filter(|child| child.path().join("partition").exists()) {
             let Some(partition_number) = number(&child.path().join("partition"))? else { continue };
-            let Some(at) = entries.iter().position(|e| u64::from(e.number) == partition_number) else {
+            let Some(entry) = entries.iter().find(|e| u64::from(e.number) == partition_number) else {
                 continue;
             };
             let device =
                 paths::read_text(&child.path().join("dev"), limits::MAX_SYSFS_BYTES)?.unwrap_or_default();
             let node = self.dev.join(child.file_name());
-            partitions.push(Partition { entry: entries.swap_remove(at), node, device });
+            partitions.push(Partition { entry: entry.clone(), node, device });
         }
         partitions.sort_by_key(|partition| partition.entry.number);
-        Ok(Disk { name, stay, partitions })
+        Ok(partitions)
     }
 }
 

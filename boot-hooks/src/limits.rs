@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// How long the disk may take to appear: a slow USB bridge needs ten seconds, a dead one must not hold the boot for ever.
 pub const DISK_WAIT: Duration = Duration::from_secs(20);
+/// How long the kernel may take to show the partitions of a table that it can read, before early boot adds those of one that only we
+/// can read: a disk is there a moment before its partitions are.
+pub const PARTITION_WAIT: Duration = Duration::from_secs(3);
 /// Longest sleep between two looks at the disks, when no event of the kernel ends it.
 pub const DISK_POLL: Duration = Duration::from_millis(250);
 /// Pause before a recovery entry is started: time to read why, and to pull the plug.

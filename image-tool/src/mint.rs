@@ -12,7 +12,9 @@ use std::{
 };
 
 use bank_format::{
-    Digest256, manifest,
+    Digest256,
+    loader::Kind,
+    manifest,
     record::ImageProof,
     release::{ReleaseFile, Version},
     verity::{BLOCK_BYTES, TreeBuilder},
@@ -172,14 +174,7 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
 
     progress.stage("boot: write image");
     let initrd = cpio::pack(&initrd_tree, options.epoch_seconds)?;
-    let command_line = format!(
-        "{} roro.loader={} roothash={} roro.salt={} roro.blocks={}",
-        appliance.kernel.cmdline.trim(),
-        appliance.boot.loader.kind(),
-        root.verity_root,
-        hex::encode(salt),
-        root.bytes / BLOCK_BYTES as u64,
-    );
+    let command_line = command_line(&appliance.kernel.cmdline, appliance.boot.loader.kind(), &root);
     let os_release = String::from_utf8(tree.content("usr/lib/os-release")?.read(MAX_TEXT_BYTES)?)
         .map_err(|_| Error::malformed("os-release", "it is not UTF-8 text"))?;
     let built = uki::build(&uki::Parts {
@@ -209,6 +204,18 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
         installed,
         recovery,
     })
+}
+
+/// What the kernel is started with. `gpt` makes it look for the backup of a partition table at the end of the disk, where `updater settle`
+/// keeps it, if the first copy is damaged.
+fn command_line(own: &str, kind: Kind, root: &MintedImage) -> String {
+    format!(
+        "{} gpt roro.loader={kind} roothash={} roro.salt={} roro.blocks={}",
+        own.trim(),
+        root.verity_root,
+        hex::encode(&root.salt),
+        root.bytes / BLOCK_BYTES as u64,
+    )
 }
 
 /// Computes the hash tree of an image and lays it beside it.
@@ -313,6 +320,12 @@ mod tests {
         let tree = fs::read(&image.tree).unwrap();
         assert_eq!(tree.len(), 3 * 4096);
         assert_eq!(bank_format::verity::hash_block(b"salt", &tree[..4096]), image.verity_root);
+        let words = command_line(" quiet\n", Kind::Grub, &image);
+        let expected = format!(
+            "quiet gpt roro.loader=grub roothash={} roro.salt=73616c74 roro.blocks=200",
+            image.verity_root
+        );
+        assert_eq!(words, expected);
         assert!(check_size(&image, 1, "root_mib").is_ok());
         assert!(check_size(&image, 0, "root_mib").is_err());
     }

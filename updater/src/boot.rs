@@ -12,7 +12,7 @@ use crate::{
 pub mod efi;
 pub mod file;
 mod loader;
-mod partition;
+pub mod partition;
 mod reboot;
 mod script;
 mod tryboot;

@@ -37,6 +37,7 @@ pub mod record;
 pub mod rollback;
 pub mod settle;
 pub mod status;
+pub mod table;
 pub mod trust;
 
 pub use device::Device;

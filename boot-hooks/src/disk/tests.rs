@@ -1,6 +1,6 @@
 //! A machine of files: what is chosen, and what is read on the way.
 
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use super::*;
 use crate::{gpt::tests::disk, verity::tests::image};
@@ -66,7 +66,7 @@ impl Machine {
             partition_number: None,
             root: &proof,
         };
-        assert_eq!(self.places.look(&clues, &mut || (), &mut seen).unwrap(), None);
+        assert_eq!(self.places.look(&clues, Unshown::Awaited, &mut || (), &mut seen).unwrap(), None);
         seen
     }
 
@@ -78,7 +78,7 @@ impl Machine {
     /// What one look decides, which disks it has read, and how often it gave a sign of life.
     fn look(&self, clues: &Clues<'_>) -> (Result<Option<String>>, Vec<String>, usize) {
         let (mut seen, mut signs) = (Seen::default(), 0);
-        let found = self.places.look(clues, &mut || signs += 1, &mut seen);
+        let found = self.places.look(clues, Unshown::Awaited, &mut || signs += 1, &mut seen);
         let found = found.map(|found| found.map(|standing| standing.disk.name));
         (found, seen.disks.into_iter().map(|disk| disk.name).collect(), signs)
     }
@@ -189,4 +189,65 @@ fn partitions_carry_what_firmware_entries_need() {
     assert_eq!(disks[0].root(Bank::B).unwrap().device, "254:4");
     assert!(disks[0].partition("home").is_err());
     assert!(machine.dir.path().exists());
+}
+
+/// A loop device, freed at the end.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _freed = std::process::Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+fn tool(program: &str, arguments: &[&str]) -> String {
+    let done = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// The first copy of the table has rotted, and the backup is where the image ended: no kernel shows a partition.
+#[test]
+fn partitions_that_the_kernel_does_not_show_are_added_from_the_table() {
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root || !Path::new("/dev/loop-control").exists() {
+        println!("not run: loop devices need root");
+        return;
+    }
+    if !Path::new("/usr/sbin/sgdisk").exists() && !Path::new("/sbin/sgdisk").exists() {
+        assert!(std::env::var_os("CI").is_none(), "install the Debian package gdisk");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("disk.img");
+    let image = image.to_str().unwrap();
+    File::create_new(image).unwrap().set_len(8 << 20).unwrap();
+    let sizes = ["-n1:2048:+64K", "-c1:boot-a", "-n2:4096:+1M", "-c2:root-a", "-n3:8192:+64K", "-c3:record"];
+    tool("sgdisk", &[&sizes[..], &[image]].concat());
+    let file = fs::OpenOptions::new().read(true).write(true).open(image).unwrap();
+    file.write_all_at(b"the root", 4096 * 512).unwrap();
+    file.set_len(20 << 20).unwrap();
+    file.write_all_at(b"rot", 1024 + 300).unwrap();
+
+    let device = Loop(tool("losetup", &["--find", "--show", "--partscan", image]));
+    let name = device.0.trim_start_matches("/dev/").to_owned();
+    let places = Places::of_the_kernel();
+    let look = |unshown| places.disk(name.clone(), Stay::Fixed, unshown).unwrap();
+    assert_eq!(look(Unshown::Awaited).partitions, []);
+    let found = look(Unshown::Added);
+    let names: Vec<&str> = found.partitions.iter().map(|part| part.entry.name.as_str()).collect();
+    assert_eq!(names, ["boot-a", "root-a", "record"]);
+    let root = found.root(Bank::A).unwrap();
+    let sys = Path::new("/sys/block").join(&name).join(format!("{name}p2"));
+    let says = |what: &str| fs::read_to_string(sys.join(what)).unwrap().trim().to_owned();
+    assert_eq!(
+        (says("start"), says("size"), says("dev")),
+        ("4096".into(), "2048".into(), root.device.clone())
+    );
+    if root.node.exists() {
+        let mut bytes = [0; 8];
+        File::open(&root.node).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"the root");
+    }
+    assert_eq!(look(Unshown::Awaited), found, "they stay");
 }

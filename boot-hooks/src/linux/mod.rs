@@ -28,6 +28,7 @@ mod calls {
     nix::ioctl_readwrite!(wdioc_settimeout, b'W', 6, libc::c_int);
     nix::ioctl_read!(wdioc_keepalive, b'W', 5, libc::c_int);
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
+    nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), super::PartitionCall);
     nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
 }
@@ -40,6 +41,27 @@ pub struct WatchdogInfo {
     firmware_version: u32,
     identity: [u8; 32],
 }
+
+/// `struct blkpg_partition` of `linux/blkpg.h`: bytes on the disk.
+#[repr(C)]
+struct NewPartition {
+    start: libc::c_longlong,
+    length: libc::c_longlong,
+    number: libc::c_int,
+    names: [u8; 128],
+}
+
+/// `struct blkpg_ioctl_arg`.
+#[repr(C)]
+struct PartitionCall {
+    deed: libc::c_int,
+    flags: libc::c_int,
+    data_bytes: libc::c_int,
+    data: *const NewPartition,
+}
+
+/// `BLKPG_ADD_PARTITION`.
+const ADD_PARTITION: libc::c_int = 1;
 
 /// `WDIOF_MAGICCLOSE`: closing the device does not stop it.
 const STAYS_ON: u32 = 0x0100;
@@ -159,6 +181,23 @@ pub fn keep_watchdog_alive(watchdog: &File) -> io::Result<()> {
 pub fn drop_cached(device: &File) -> io::Result<()> {
     // SAFETY: BLKFLSBUF takes no argument; the descriptor is open.
     unsafe { calls::blkflsbuf(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Makes a partition of an opened disk known, which is only a word between us and the kernel: nothing is written.
+pub fn add_partition(disk: &File, number: u32, start_bytes: u64, bytes: u64) -> io::Result<()> {
+    let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let partition = NewPartition {
+        start: start_bytes.try_into().map_err(out_of_range)?,
+        length: bytes.try_into().map_err(out_of_range)?,
+        number: number.try_into().map_err(out_of_range)?,
+        names: [0; 128],
+    };
+    let data_bytes = size_of::<NewPartition>().try_into().map_err(out_of_range)?;
+    let call = PartitionCall { deed: ADD_PARTITION, flags: 0, data_bytes, data: &raw const partition };
+    // SAFETY: BLKPG reads one `blkpg_ioctl_arg` and the `blkpg_partition` behind it, both of which live until the call returns; the
+    // descriptor is open.
+    unsafe { calls::blkpg(disk.as_raw_fd(), &raw const call) }?;
     Ok(())
 }
 

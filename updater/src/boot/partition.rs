@@ -20,24 +20,48 @@ fn number<T: std::str::FromStr>(path: &Path) -> io::Result<T> {
     text.trim().parse().map_err(|_| bad(format!("{} is no number", path.display())))
 }
 
+/// A partition as the kernel shows it.
+#[derive(Debug)]
+pub struct Shown {
+    /// The disk that it is on.
+    pub disk: PathBuf,
+    /// Bytes of a block of that disk.
+    pub block_bytes: u64,
+    number: u32,
+    start_sectors: u64,
+}
+
 /// The partition behind a device node or a link to one.
 pub fn partition_of(node: &Path) -> io::Result<Partition> {
+    shown(node)?.entry()
+}
+
+/// What the kernel says of the partition behind a device node or a link to one.
+pub fn shown(node: &Path) -> io::Result<Shown> {
     let device = std::fs::canonicalize(node)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", node.display())))?;
     let name = device.file_name().ok_or_else(|| bad("a device without a name"))?;
     let sys = std::fs::canonicalize(Path::new("/sys/class/block").join(name))?;
     let disk_sys = sys.parent().ok_or_else(|| bad("a partition without a disk"))?;
     let disk_name = disk_sys.file_name().ok_or_else(|| bad("a disk without a name"))?;
-    let block_bytes: u64 = number(&disk_sys.join("queue/logical_block_size"))?;
-    let partition_number: u32 = number(&sys.join("partition"))?;
-    let start_sectors: u64 = number(&sys.join("start"))?;
-    let disk: PathBuf = Path::new("/dev").join(disk_name);
-    let found = read_entry(&File::open(disk)?, block_bytes, partition_number)?;
-    // sysfs counts in 512-byte sectors, whatever the disk does.
-    if found.first_lba.checked_mul(block_bytes) == start_sectors.checked_mul(512) {
-        Ok(found)
-    } else {
-        Err(bad(format!("partition {partition_number} lies elsewhere than its table says: reboot first")))
+    Ok(Shown {
+        number: number(&sys.join("partition"))?,
+        start_sectors: number(&sys.join("start"))?,
+        block_bytes: number(&disk_sys.join("queue/logical_block_size"))?,
+        disk: Path::new("/dev").join(disk_name),
+    })
+}
+
+impl Shown {
+    /// Its entry in the table, which must agree with the kernel.
+    pub fn entry(&self) -> io::Result<Partition> {
+        let found = read_entry(&File::open(&self.disk)?, self.block_bytes, self.number)?;
+        // sysfs counts in 512-byte sectors, whatever the disk does.
+        if found.first_lba.checked_mul(self.block_bytes) == self.start_sectors.checked_mul(512) {
+            Ok(found)
+        } else {
+            Err(bad(format!("partition {} lies elsewhere than its table says: reboot first", self.number)))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     limits::ENDING_LOCK_ATTEMPTS,
     ports::AfterReboot,
     settle::settle_with_evidence,
+    table,
 };
 
 /// Which end of the boot.
@@ -33,6 +34,10 @@ impl Args {
         let before = device.engine().state();
         let pstore = Path::new(pstore::DIRECTORY);
         let after = settle_with_evidence(&mut device, Rearm::Allowed, &config.state_dir, pstore)?;
+        // Where the confirmed bank stands, the disk has proven itself.
+        if after.is_none() && device.running() == device.record().confirmed {
+            table::look_after(&config.record);
+        }
         let result = match (before, after) {
             (_, Some(AfterReboot::GoingDown | AfterReboot::Simulated(_))) => "rebooting",
             (State::Unsettled(_) | State::Armed(_), None) => device.engine().state().word(),
