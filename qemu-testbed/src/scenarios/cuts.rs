@@ -40,7 +40,7 @@ pub(super) fn play(player: &mut Player, deed: Deed, allowed: Allowed) -> Result<
             let signs = [
                 (Moment::Starting, Sign::Said(INITRD_BEGINS)),
                 (Moment::Judging, Sign::Said("roro: bank b of")),
-                (Moment::Judging, Sign::Said("roro-gate.service")),
+                (Moment::Judging, Sign::Said("on-trial: ")),
                 (Moment::Decided, Sign::Said("healthy: confirmed")),
             ];
             after_the_reset(player, &signs, allowed)
@@ -48,7 +48,7 @@ pub(super) fn play(player: &mut Player, deed: Deed, allowed: Allowed) -> Result<
         Deed::FallBack => {
             let signs = [
                 (Moment::Starting, Sign::Said(INITRD_BEGINS)),
-                (Moment::Judging, Sign::Said("roro-gate.service")),
+                (Moment::Judging, Sign::Said("on-trial: ")),
                 (Moment::Decided, Sign::Said("not healthy: ")),
                 (Moment::Decided, Sign::Reset),
                 (Moment::Decided, Sign::Said("roro: bank a of")),
