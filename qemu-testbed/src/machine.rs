@@ -123,8 +123,10 @@ impl Machine {
         if self.power.is_some() { Ok(()) } else { self.power_on_with(&[]) }
     }
 
-    /// Starts QEMU, with further options.
+    /// Starts QEMU, with further options. What was said before is read by nobody any more.
     pub(crate) fn power_on_with(&mut self, further: &[&str]) -> Result<()> {
+        self.log.skip_to_end();
+        self.console.skip_to_end();
         let sockets = tempfile::Builder::new()
             .prefix("roro-")
             .tempdir()
