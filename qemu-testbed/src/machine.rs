@@ -194,6 +194,20 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether it goes on without a reset, from now on and for so long.
+    pub fn stands_still(&mut self, virtual_time: Duration) -> Result<bool> {
+        self.forget_resets()?;
+        Ok(self.wait_for_reset(virtual_time).is_err())
+    }
+
+    /// The next reset that is waited for is one that comes from now on.
+    pub fn forget_resets(&mut self) -> Result<()> {
+        // Those that came before are told first.
+        self.resets()?;
+        self.qmp()?.forget("RESET");
+        Ok(())
+    }
+
     /// How often the machine was reset since it was switched on.
     pub fn resets(&mut self) -> Result<usize> {
         self.events("RESET")

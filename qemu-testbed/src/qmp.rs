@@ -70,6 +70,11 @@ impl Qmp {
         }
     }
 
+    /// Forgets the events of this name that nobody has waited for.
+    pub fn forget(&mut self, name: &str) {
+        self.events.retain(|message| message.get("event").and_then(Value::as_str) != Some(name));
+    }
+
     /// How many events of this name came so far, taken or not.
     #[must_use]
     pub fn events_so_far(&self, name: &str) -> usize {

@@ -211,6 +211,7 @@ impl Stage {
 
     /// Asks the agent to reboot and waits for the reset.
     pub fn reboot(&mut self) -> Result<()> {
+        self.machine.forget_resets()?;
         self.machine.start("updater reboot")?;
         self.machine.wait_for_reset(limits::BOOT)?;
         self.tell("the machine resets");

@@ -259,7 +259,7 @@ impl Player {
     fn expect_end(&mut self, wanted: &str, words: &[&str]) -> Result<()> {
         let said = self.expect_words(words)?;
         let machine = &mut self.stage.machine;
-        if machine.wait_for_reset(limits::STANDSTILL).is_ok() {
+        if !machine.stands_still(limits::STANDSTILL)? {
             return Err(unexpected(wanted, "a machine that stays as it is", "a reset"));
         }
         self.stage.tell(&format!("{wanted} was reached, and the machine stays there: {said}"));
