@@ -14,6 +14,7 @@ use super::{beginnings, cuts};
 use crate::{
     damage,
     error::{Error, Result},
+    firmware::Firmware,
     fork::Fork,
     limits,
     loader::Loader,
@@ -189,7 +190,7 @@ impl Player {
             }
             _ => self.expect_one_of(states)?,
         };
-        let resets = self.stage.machine.resets()?.saturating_sub(self.sent_off.1);
+        let resets = self.resets_since_sent_off()?;
         if resets > limits::RESETS {
             return Err(unexpected("resets until the machine was quiet", limits::RESETS, resets));
         }
@@ -248,6 +249,15 @@ impl Player {
         reached.ok_or_else(|| unexpected("updater status", wanted, status))
     }
 
+    /// SeaBIOS resets a machine that was reset once or twice more before it starts anything: there the starts are counted.
+    fn resets_since_sent_off(&mut self) -> Result<usize> {
+        let (mark, before) = self.sent_off;
+        match self.loader.firmware() {
+            Firmware::Uefi | Firmware::SecureUefi => Ok(self.stage.machine.resets()?.saturating_sub(before)),
+            Firmware::Bios => Ok(self.stage.machine.log().count_since(mark, GRUB_STARTS)),
+        }
+    }
+
     fn expect_words<'w>(&mut self, words: &[&'w str]) -> Result<&'w str> {
         let machine = &mut self.stage.machine;
         let deadline = machine.deadline(limits::BOOT.saturating_mul(3));
@@ -270,6 +280,9 @@ impl Player {
 /// How the initrd ends its message where there is no recovery entry, and where there is one. No loader says it like that.
 const INITRD_STOPS: &str = "; trying once more in 5 minutes";
 const INITRD_RECOVERS: &str = "; recovery starts in 10 s";
+
+/// What the script for GRUB says before each kernel.
+const GRUB_STARTS: &str = "Roro: starting bank ";
 
 /// How each loader says that it has nothing to start.
 fn stated_end(loader: Loader) -> &'static [&'static str] {
