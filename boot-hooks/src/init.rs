@@ -38,14 +38,56 @@ use crate::{
 const ROOT: &str = "/sysroot";
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 const PROGRESS_STEPS: u64 = 4;
-/// Steps behind a root image that was proven good.
-const BEHIND_THE_ROOT: [&str; 3] = ["state", "run", "switch"];
 /// Where Raspberry Pi firmware says which partition it has started: a big-endian number.
 const STARTED_PARTITION: &str = "/proc/device-tree/chosen/bootloader/partition";
 
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Mounts,
+    Modules,
+    CommandLine,
+    Disk,
+    Record,
+    RootImage,
+    State,
+    Run,
+    Switch,
+}
+
+impl Step {
+    /// In messages.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Mounts => "mounts",
+            Self::Modules => "modules",
+            Self::CommandLine => "command line",
+            Self::Disk => "disk",
+            Self::Record => "record",
+            Self::RootImage => "root image",
+            Self::State => "state",
+            Self::Run => "run",
+            Self::Switch => "switch",
+        }
+    }
+
+    /// Whether the root image was proven good before.
+    fn is_behind_the_root(self) -> bool {
+        match self {
+            Self::Mounts
+            | Self::Modules
+            | Self::CommandLine
+            | Self::Disk
+            | Self::Record
+            | Self::RootImage => false,
+            Self::State | Self::Run | Self::Switch => true,
+        }
+    }
+}
+
 /// What the failure path needs to know.
 struct Boot {
-    step: &'static str,
+    step: Step,
     watchdog: Watchdog,
     loader: Option<BootLoader>,
     ledger: Option<Ledger<DeviceMedium>>,
@@ -78,7 +120,7 @@ pub fn refuse_outside_an_initrd() -> Result<()> {
 
 /// Process 1. Does not return unless the kernel refuses to end the machine.
 pub fn run() -> ExitCode {
-    let mut boot = Boot { step: "mounts", watchdog: Watchdog::default(), loader: None, ledger: None };
+    let mut boot = Boot { step: Step::Mounts, watchdog: Watchdog::default(), loader: None, ledger: None };
     let outcome = catch_unwind(AssertUnwindSafe(|| boot.sequence()));
     let end = match outcome {
         Ok(Ok(end)) => end,
@@ -101,7 +143,7 @@ impl Boot {
         if let Error::RootRefused { .. } = error
             && let Some(ledger) = self.ledger.as_mut()
         {
-            let reason = format!("initrd, {}: {}", self.step, chain(error));
+            let reason = format!("initrd, {}: {}", self.step.word(), chain(error));
             match ledger.image_is_rotten(&reason) {
                 Ok(Some(redirect)) => return self.redirected(redirect, &reason),
                 Ok(None) => (),
@@ -112,8 +154,8 @@ impl Boot {
     }
 
     fn noted(&mut self, why: &str) -> End {
-        let reason = format!("initrd, {}: {why}", self.step);
-        let behind_the_root = BEHIND_THE_ROOT.contains(&self.step);
+        let reason = format!("initrd, {}: {why}", self.step.word());
+        let behind_the_root = self.step.is_behind_the_root();
         let noted = self.ledger.as_mut().map_or(Ok(None), |ledger| {
             if behind_the_root {
                 ledger.note_failure_behind_the_root(&reason)
@@ -181,12 +223,12 @@ impl Boot {
         console::note(concat!("initrd ", env!("CARGO_PKG_VERSION")));
         let line =
             paths::read_text(Path::new("/proc/cmdline"), limits::MAX_CMDLINE_BYTES)?.unwrap_or_default();
-        self.step = "modules";
+        self.step = Step::Modules;
         modules::load(&line, &mut self.watchdog)?;
         let firmware = mount_efivars();
-        self.step = "command line";
+        self.step = Step::CommandLine;
         let command_line = cmdline::parse(&line)?;
-        self.step = "disk";
+        self.step = Step::Disk;
         let Standing { disk, bank } = self.find(&command_line, firmware)?;
         let kind = command_line.loader.unwrap_or(match firmware {
             Firmware::Efi => Kind::Efi,
@@ -194,7 +236,7 @@ impl Boot {
         });
         let has_recovery = command_line.has_recovery;
         self.loader = Some(BootLoader { kind, disk: disk.clone(), has_recovery });
-        self.step = "record";
+        self.step = Step::Record;
         let medium = disk.partition(disk::RECORD).and_then(|part| DeviceMedium::open(&part.node));
         let (ledger, ruling, warning) = Ledger::open(medium, bank, command_line.gave_up)?;
         self.ledger = Some(ledger);
@@ -244,9 +286,9 @@ impl Boot {
         going: Going,
     ) -> Result<Infallible> {
         let root = Path::new(ROOT);
-        self.step = "root image";
+        self.step = Step::RootImage;
         self.open_root(&command_line.root, disk, bank, going)?;
-        self.step = "state";
+        self.step = Step::State;
         self.watchdog.alive();
         let state_partition = disk.partition(disk::STATE)?;
         state::mount(&state_partition.node, &root.join("state"))?;
@@ -254,10 +296,10 @@ impl Boot {
         let list =
             paths::read_small(&root.join(state::LIST), limits::MAX_STATE_LIST_BYTES)?.unwrap_or_default();
         state::lay_out(root, &state::parse(&String::from_utf8_lossy(&list))?, &|| self.watchdog.alive())?;
-        self.step = "run";
+        self.step = Step::Run;
         let watchdog = self.watchdog.name();
         handover::leave_word(&Word { disk, bank, going, root: command_line.root.root, watchdog })?;
-        self.step = "switch";
+        self.step = Step::Switch;
         self.watchdog.alive();
         switch::check(root, &command_line.init)?;
         switch::switch(root, &command_line.init)

@@ -194,10 +194,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether it goes on without a reset, from now on and for so long.
+    /// Whether it goes on without a reset, from now on and for so long. One that has ended meanwhile is an error.
     pub fn stands_still(&mut self, virtual_time: Duration) -> Result<bool> {
         self.forget_resets()?;
-        Ok(self.wait_for_reset(virtual_time).is_err())
+        match self.wait_for_reset(virtual_time) {
+            Ok(()) => Ok(false),
+            // It still answers.
+            Err(_) => self.resets().map(|_| true),
+        }
     }
 
     /// The next reset that is waited for is one that comes from now on.
