@@ -5,12 +5,13 @@
 //! looked at before the signatures were checked.
 
 use crate::{
+    delta::DeltaTable,
     digest::Digest256,
     error::{Error, Result},
     header::{HEADER_BYTES, Header, Section},
     index::ChunkTable,
     limits::MAX_FRAME_STORED_BYTES,
-    manifest::{Image, Manifest, Verified},
+    manifest::{Delta, Image, Manifest, Verified},
     signatures::{self, Signature, signing_message},
     trust::{Role, TrustRoot},
 };
@@ -131,6 +132,15 @@ impl HeadReader {
     }
 }
 
+/// Where a delta is in the bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaSections {
+    /// Its table, as it is stored.
+    pub table: Section,
+    /// Its patches, one behind the other.
+    pub patches: Section,
+}
+
 /// A bundle whose signatures were checked.
 #[derive(Debug, Clone)]
 pub struct Opened {
@@ -176,16 +186,48 @@ impl Opened {
         nth(self.header.documents, self.manifest.documents.iter().map(|document| document.bytes), document)
     }
 
+    /// Delta number `delta` in the bundle, whatever its codec.
+    #[must_use]
+    pub fn delta_sections(&self, delta: usize) -> Option<DeltaSections> {
+        let whole = nth(self.header.deltas, self.manifest.deltas.iter().map(|delta| delta.bytes), delta)?;
+        let table = Section { offset: whole.offset, bytes: self.manifest.deltas.get(delta)?.table_bytes };
+        let patches = Section { offset: table.end()?, bytes: whole.bytes.checked_sub(table.bytes)? };
+        Some(DeltaSections { table, patches })
+    }
+
     /// Compares the bytes with the signed digest, then reads the chunk table of image number `image`.
     pub fn chunk_table(&self, image: usize, bytes: &[u8]) -> Result<ChunkTable> {
         let image = self.image(image)?;
         image.index.sha256.check(bytes, || format!("chunk table of image {}", image.name))?;
         let table = ChunkTable::decode(bytes)?;
-        if table.image_bytes() != image.bytes || table.stored_bytes() != image.frames_bytes {
-            return Err(Error::malformed(
-                "chunk table",
-                format!("its sizes are not those of image {}", image.name),
-            ));
+        check_sizes(image, &table)?;
+        Ok(table)
+    }
+
+    /// Compares a table that was made here, of a delta and its base, with the signed digest of image number `image`: a table has one
+    /// form, so if it passes it is the one that was signed.
+    pub fn check_table(&self, image: usize, table: &ChunkTable) -> Result<()> {
+        let image = self.image(image)?;
+        image.index.sha256.check(&table.encode(), || format!("chunk table made for image {}", image.name))?;
+        check_sizes(image, table)
+    }
+
+    /// Compares the stored bytes of the table of delta number `delta` with the signed digest, before anything decompresses them.
+    pub fn check_delta_table(&self, delta: usize, stored: &[u8]) -> Result<()> {
+        let entry = self.delta(delta)?;
+        entry.table_sha256.check(stored, || format!("delta table of image {}", entry.image))
+    }
+
+    /// Reads the table of delta number `delta`, decompressed: its stored bytes passed [`Opened::check_delta_table`].
+    pub fn delta_table(&self, delta: usize, bytes: &[u8]) -> Result<DeltaTable> {
+        let entry = self.delta(delta)?;
+        let table = DeltaTable::decode(bytes)?;
+        let image_bytes = self.manifest.image(&entry.image).map(|image| image.bytes);
+        if image_bytes != Some(table.image_bytes())
+            || entry.table_bytes.checked_add(table.patches_bytes()) != Some(entry.bytes)
+        {
+            let detail = format!("its sizes are not those of the delta for image {}", entry.image);
+            return Err(Error::malformed("delta table", detail));
         }
         Ok(table)
     }
@@ -206,6 +248,21 @@ impl Opened {
             .get(number)
             .ok_or_else(|| Error::malformed("image", format!("there is no image number {number}")))
     }
+
+    fn delta(&self, number: usize) -> Result<&Delta> {
+        self.manifest
+            .deltas
+            .get(number)
+            .ok_or_else(|| Error::malformed("delta", format!("there is no delta number {number}")))
+    }
+}
+
+fn check_sizes(image: &Image, table: &ChunkTable) -> Result<()> {
+    if table.image_bytes() != image.bytes || table.stored_bytes() != image.frames_bytes {
+        let detail = format!("its sizes are not those of image {}", image.name);
+        return Err(Error::malformed("chunk table", detail));
+    }
+    Ok(())
 }
 
 fn nth(section: Section, mut sizes: impl Iterator<Item = u64>, number: usize) -> Option<Section> {

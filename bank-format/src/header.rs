@@ -165,6 +165,10 @@ impl<'a> Reader<'a> {
         Self { structure, rest: bytes }
     }
 
+    pub(crate) fn structure(&self) -> &'static str {
+        self.structure
+    }
+
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }

@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! 8   magic "RoroIdx1"
-//! 8   image_bytes
-//! 4   frames
-//! 4   chunks
-//! 8   per frame: stored_bytes u32, raw_bytes u32; frames lie one behind the other in the image's part of the frames section
-//! 44  per chunk: bytes u32, frame u32 (0xFFFFFFFF: all zeros), offset in the frame u32, SHA-256
+//! v   image_bytes
+//! v   frames; each: v new chunks in it, v stored_bytes; frames lie one behind the other in the image's part of the frames section
+//! v   chunks; each: v value * 4 + kind
+//!       kind 0, new:    value is its bytes; it is the next one in the content of the frames
+//!       kind 1, zeros:  value is its bytes
+//!       kind 2, repeat: value is the number of an earlier new chunk, which it equals
+//! 32  per new chunk: SHA-256
 //! ```
 //!
-//! Chunks follow each other in the image, so there can be no gap and no overlap. A frame's content is tiled by the chunks
-//! that mention it first, in order; a later chunk may point at an earlier one (same place, same digest). Nothing else is valid.
-//! A frame with `stored_bytes == raw_bytes` is stored as it is, a shorter one is a zstd frame.
+//! `v` is a varint in its shortest form. Chunks follow each other in the image and new ones follow each other in the frames, so there
+//! can be no gap and no overlap; the content of a frame is as long as its chunks. Equal chunks are stored once. A frame with
+//! `stored_bytes` equal to the bytes of its content is stored as it is, a shorter one is a zstd frame. A table has one form:
+//! what was read is written again byte for byte, so a table that a device has made can be compared by its digest.
 
 use std::collections::HashMap;
 
@@ -19,17 +22,21 @@ use crate::{
     digest::Digest256,
     error::{Error, Result},
     header::Reader,
-    limits::{
-        MAX_CHUNK_BYTES, MAX_FRAME_RAW_BYTES, MAX_FRAME_STORED_BYTES, MAX_IMAGE_BYTES, MAX_INDEX_BYTES,
-    },
+    limits::{MAX_CHUNKS, MAX_IMAGE_BYTES, MAX_INDEX_BYTES},
+    varint,
 };
+
+mod rules;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use rules::{Builder, Row};
 
 const MAGIC: [u8; 8] = *b"RoroIdx1";
 const STRUCTURE: &str = "chunk table";
-const ZEROS: u32 = u32::MAX;
-const HEAD_BYTES: u64 = 24;
-const FRAME_BYTES: u64 = 8;
-const CHUNK_BYTES: u64 = 44;
+const NEW: u64 = 0;
+const ZEROS: u64 = 1;
+const REPEAT: u64 = 2;
 
 /// A frame: independent, so that it can be fetched and checked alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,17 +53,24 @@ impl Frame {
     /// How the content is stored.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        if self.stored_bytes == self.raw_bytes { Encoding::Stored } else { Encoding::Zstd }
+        Encoding::of(self.stored_bytes, self.raw_bytes)
     }
 }
 
-/// How a frame holds its content.
+/// How a frame, or a stream of a patch, holds its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// As it is.
     Stored,
     /// One zstd frame (RFC 8878), window at most 8 MiB.
     Zstd,
+}
+
+impl Encoding {
+    /// What does not shrink is stored as it is.
+    pub(crate) fn of(stored_bytes: u32, raw_bytes: u32) -> Self {
+        if stored_bytes == raw_bytes { Self::Stored } else { Self::Zstd }
+    }
 }
 
 /// Where a chunk's bytes come from.
@@ -86,30 +100,89 @@ pub struct Chunk {
     pub digest: Digest256,
 }
 
+/// What a table says of a frame; the rest follows from the chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameShape {
+    /// New chunks in its content, at least 1.
+    pub(crate) chunks: u32,
+    /// Bytes in the bundle, at least 1.
+    pub(crate) stored_bytes: u32,
+}
+
+impl FrameShape {
+    /// Appends the list of frames.
+    pub(crate) fn put_all(out: &mut Vec<u8>, shapes: &[Self]) {
+        varint::put(out, shapes.len() as u64);
+        for shape in shapes {
+            varint::put(out, shape.chunks.into());
+            varint::put(out, shape.stored_bytes.into());
+        }
+    }
+
+    /// Reads a list of frames; their rules are checked with the chunks.
+    pub(crate) fn read_all(reader: &mut Reader<'_>) -> Result<Vec<Self>> {
+        let count = reader.at_most("list of frames", MAX_CHUNKS)?;
+        let mut shapes = Vec::new();
+        for _ in 0..count {
+            let chunks = reader.at_most("list of chunks in a frame", MAX_CHUNKS)?;
+            shapes.push(Self { chunks, stored_bytes: reader.at_most("frame", u32::MAX)? });
+        }
+        Ok(shapes)
+    }
+}
+
 /// The table of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkTable {
     image_bytes: u64,
+    shapes: Vec<FrameShape>,
     frames: Vec<Frame>,
     chunks: Vec<Chunk>,
 }
 
 impl ChunkTable {
     /// Builds a table from `(stored_bytes, raw_bytes)` of each frame and `(bytes, source, digest)` of each chunk,
-    /// by the same rules by which one is read.
+    /// by the same rules by which one is read. Chunks of one digest have one place; zeros have the digest of zeros.
     pub fn new(frames: &[(u32, u32)], chunks: &[(u32, Source, Digest256)]) -> Result<Self> {
-        let image_bytes = chunks
+        varint::bounded("list of chunks", chunks.len() as u64, MAX_CHUNKS)?;
+        let image_bytes = chunks.iter().map(|(bytes, ..)| u64::from(*bytes)).sum();
+        let mut shapes: Vec<FrameShape> = frames
             .iter()
-            .try_fold(0u64, |sum, (bytes, ..)| sum.checked_add(u64::from(*bytes)))
-            .ok_or_else(|| Error::malformed(STRUCTURE, "chunks are longer than 64 bits"))?;
-        let mut builder = Builder::new(image_bytes)?;
-        for (stored, raw) in frames {
-            builder.frame(*stored, *raw)?;
+            .map(|(stored_bytes, _)| FrameShape { chunks: 0, stored_bytes: *stored_bytes })
+            .collect();
+        let mut rows = Vec::with_capacity(chunks.len());
+        let mut first = HashMap::new();
+        for ((bytes, source, digest), number) in chunks.iter().zip(0..) {
+            rows.push(match source {
+                Source::Zeros => Row::Zeros { bytes: *bytes },
+                Source::Frame { frame, .. } => match first.get(source) {
+                    Some(of) => Row::Repeat { of: *of },
+                    None => {
+                        let shape = shapes.get_mut(*frame as usize).ok_or_else(|| {
+                            Error::malformed(STRUCTURE, format!("there is no frame {frame}"))
+                        })?;
+                        shape.chunks += 1;
+                        first.insert(*source, number);
+                        Row::New { bytes: *bytes, digest: *digest }
+                    }
+                },
+            });
         }
-        for (bytes, source, digest) in chunks {
-            builder.chunk(*bytes, *source, *digest)?;
+        let mut builder = Builder::new(image_bytes, shapes)?;
+        for row in rows {
+            builder.row(row)?;
         }
-        builder.finish()
+        let table = builder.finish()?;
+        for (number, (given, made)) in chunks.iter().zip(&table.chunks).enumerate() {
+            if *given != (made.bytes, made.source, made.digest) {
+                let detail = format!("chunk {number} leaves a gap or overlaps, or its digest is another's");
+                return Err(Error::malformed(STRUCTURE, detail));
+            }
+        }
+        if !frames.iter().map(|(_, raw)| *raw).eq(table.frames.iter().map(|frame| frame.raw_bytes)) {
+            return Err(Error::malformed(STRUCTURE, "chunks do not cover the frames"));
+        }
+        Ok(table)
     }
 
     /// Bytes of the image.
@@ -136,32 +209,43 @@ impl ChunkTable {
         self.frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum()
     }
 
+    pub(crate) fn shapes(&self) -> &[FrameShape] {
+        &self.shapes
+    }
+
     /// The table's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(MAGIC);
-        bytes.extend(self.image_bytes.to_le_bytes());
-        bytes.extend((self.frames.len() as u32).to_le_bytes());
-        bytes.extend((self.chunks.len() as u32).to_le_bytes());
-        for frame in &self.frames {
-            bytes.extend(frame.stored_bytes.to_le_bytes());
-            bytes.extend(frame.raw_bytes.to_le_bytes());
-        }
-        for chunk in &self.chunks {
-            let (frame, offset) = match chunk.source {
-                Source::Zeros => (ZEROS, 0),
-                Source::Frame { frame, offset } => (frame, offset),
+        let mut bytes = MAGIC.to_vec();
+        varint::put(&mut bytes, self.image_bytes);
+        FrameShape::put_all(&mut bytes, &self.shapes);
+        varint::put(&mut bytes, self.chunks.len() as u64);
+        let mut digests = Vec::new();
+        // Sorted by place, as new chunks tile the frames in their order.
+        let mut first: Vec<(Source, u64)> = Vec::new();
+        for (chunk, number) in self.chunks.iter().zip(0u64..) {
+            let place_of = |(source, _): &(Source, u64)| place(*source);
+            let (value, kind) = match chunk.source {
+                Source::Zeros => (chunk.bytes.into(), ZEROS),
+                Source::Frame { .. } => {
+                    let at = first.binary_search_by_key(&place(chunk.source), place_of);
+                    match at.ok().and_then(|at| first.get(at)) {
+                        Some((_, earlier)) => (*earlier, REPEAT),
+                        None => {
+                            first.push((chunk.source, number));
+                            digests.push(chunk.digest);
+                            (chunk.bytes.into(), NEW)
+                        }
+                    }
+                }
             };
-            bytes.extend(chunk.bytes.to_le_bytes());
-            bytes.extend(frame.to_le_bytes());
-            bytes.extend(offset.to_le_bytes());
-            bytes.extend(chunk.digest.0);
+            varint::put(&mut bytes, value << 2 | kind);
         }
+        bytes.extend(digests.iter().flat_map(|digest| digest.0));
         bytes
     }
 
-    /// Reads and checks a table. The caller has compared the bytes with the signed digest before.
+    /// Reads and checks a table. The caller has compared the bytes with the signed digest, or believes nothing of it.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let total = bytes.len() as u64;
         if total > MAX_INDEX_BYTES {
@@ -171,209 +255,42 @@ impl ChunkTable {
         if reader.array::<8>()? != MAGIC {
             return Err(Error::WrongMagic { structure: STRUCTURE });
         }
-        let image_bytes = reader.u64()?;
-        let frames = reader.u32()?;
-        let chunks = reader.u32()?;
-        let expected = HEAD_BYTES + FRAME_BYTES * u64::from(frames) + CHUNK_BYTES * u64::from(chunks);
-        if total != expected {
-            return Err(Error::malformed(STRUCTURE, format!("{total} bytes for a table of {expected}")));
+        let image_bytes = reader.varint()?;
+        let shapes = FrameShape::read_all(&mut reader)?;
+        let count = reader.at_most("list of chunks", MAX_CHUNKS)?;
+        let mut heads = Vec::new();
+        for _ in 0..count {
+            let head = reader.varint()?;
+            heads.push((head & 3, varint::bounded("chunk", head >> 2, u32::MAX)?));
         }
-        let mut builder = Builder::new(image_bytes)?;
-        for _ in 0..frames {
-            builder.frame(reader.u32()?, reader.u32()?)?;
+        let mut builder = Builder::new(image_bytes, shapes)?;
+        for (kind, value) in heads {
+            builder.row(match kind {
+                NEW => Row::New { bytes: value, digest: Digest256(reader.array()?) },
+                ZEROS => Row::Zeros { bytes: value },
+                REPEAT => Row::Repeat { of: value },
+                other => {
+                    return Err(Error::malformed(STRUCTURE, format!("kind {other} of chunks does not exist")));
+                }
+            })?;
         }
-        for _ in 0..chunks {
-            let length = reader.u32()?;
-            let source = match (reader.u32()?, reader.u32()?) {
-                (ZEROS, 0) => Source::Zeros,
-                (frame, offset) => Source::Frame { frame, offset },
-            };
-            builder.chunk(length, source, Digest256(reader.array()?))?;
-        }
+        reader.end()?;
         builder.finish()
     }
 }
 
-/// The rules, applied row by row.
-struct Builder {
-    table: ChunkTable,
-    image_cursor: u64,
-    stored_cursor: u64,
-    /// The frame that is being tiled, and how far.
-    frame_cursor: (u32, u32),
-    seen: HashMap<(u32, u32), (u32, Digest256)>,
-}
-
-impl Builder {
-    fn new(image_bytes: u64) -> Result<Self> {
-        if image_bytes > MAX_IMAGE_BYTES {
-            return Err(Error::TooLarge { structure: "image", value: image_bytes, limit: MAX_IMAGE_BYTES });
-        }
-        Ok(Self {
-            table: ChunkTable { image_bytes, frames: Vec::new(), chunks: Vec::new() },
-            image_cursor: 0,
-            stored_cursor: 0,
-            frame_cursor: (0, 0),
-            seen: HashMap::new(),
-        })
-    }
-
-    fn frame(&mut self, stored_bytes: u32, raw_bytes: u32) -> Result<()> {
-        for (structure, value, limit) in [
-            ("frame content", raw_bytes, MAX_FRAME_RAW_BYTES),
-            ("frame", stored_bytes, MAX_FRAME_STORED_BYTES),
-        ] {
-            if value > limit {
-                return Err(Error::TooLarge { structure, value: value.into(), limit: limit.into() });
-            }
-        }
-        if stored_bytes == 0 || stored_bytes > raw_bytes {
-            return Err(Error::malformed(STRUCTURE, "a frame is empty, or longer than its content"));
-        }
-        self.table.frames.push(Frame { offset: self.stored_cursor, stored_bytes, raw_bytes });
-        self.stored_cursor += u64::from(stored_bytes);
-        Ok(())
-    }
-
-    fn chunk(&mut self, bytes: u32, source: Source, digest: Digest256) -> Result<()> {
-        if bytes == 0 {
-            return Err(Error::malformed(STRUCTURE, "a chunk is empty"));
-        }
-        if bytes > MAX_CHUNK_BYTES {
-            return Err(Error::TooLarge {
-                structure: "chunk",
-                value: bytes.into(),
-                limit: MAX_CHUNK_BYTES.into(),
-            });
-        }
-        if let Source::Frame { frame, offset } = source {
-            self.place(frame, offset, bytes, digest)?;
-        }
-        self.table.chunks.push(Chunk { offset: self.image_cursor, bytes, source, digest });
-        self.image_cursor += u64::from(bytes);
-        if self.image_cursor > self.table.image_bytes {
-            return Err(Error::malformed(STRUCTURE, "chunks are longer than the image"));
-        }
-        Ok(())
-    }
-
-    /// A chunk either repeats an earlier one exactly, or continues the tiling of the frames.
-    fn place(&mut self, frame: u32, offset: u32, bytes: u32, digest: Digest256) -> Result<()> {
-        if let Some(earlier) = self.seen.get(&(frame, offset)) {
-            return if *earlier == (bytes, digest) {
-                Ok(())
-            } else {
-                Err(Error::malformed(STRUCTURE, format!("chunks overlap in frame {frame}")))
-            };
-        }
-        let (at_frame, at_offset) = self.frame_cursor;
-        let raw_bytes = match self.table.frames.get(at_frame as usize) {
-            Some(current) if (frame, offset) == (at_frame, at_offset) => current.raw_bytes,
-            _ => return Err(Error::malformed(STRUCTURE, format!("a gap or an overlap in frame {frame}"))),
-        };
-        let end = at_offset.checked_add(bytes).filter(|end| *end <= raw_bytes).ok_or_else(|| {
-            Error::malformed(STRUCTURE, format!("a chunk reaches beyond the content of frame {frame}"))
-        })?;
-        self.seen.insert((frame, offset), (bytes, digest));
-        self.frame_cursor = if end == raw_bytes { (at_frame + 1, 0) } else { (at_frame, end) };
-        Ok(())
-    }
-
-    fn finish(self) -> Result<ChunkTable> {
-        if self.image_cursor != self.table.image_bytes {
-            return Err(Error::malformed(STRUCTURE, "chunks do not cover the image"));
-        }
-        if self.frame_cursor != (self.table.frames.len() as u32, 0) {
-            return Err(Error::malformed(STRUCTURE, "chunks do not cover the frames"));
-        }
-        Ok(self.table)
+/// Order of places in the content of the frames.
+fn place(source: Source) -> (u32, u32) {
+    match source {
+        Source::Zeros => (u32::MAX, u32::MAX),
+        Source::Frame { frame, offset } => (frame, offset),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn digest(n: u8) -> Digest256 {
-        Digest256::of(&[n])
+/// Refuses images beyond the limit.
+pub(crate) fn check_image_bytes(image_bytes: u64) -> Result<()> {
+    if image_bytes > MAX_IMAGE_BYTES {
+        return Err(Error::TooLarge { structure: "image", value: image_bytes, limit: MAX_IMAGE_BYTES });
     }
-
-    fn at(frame: u32, offset: u32) -> Source {
-        Source::Frame { frame, offset }
-    }
-
-    fn sample() -> ChunkTable {
-        ChunkTable::new(
-            &[(50, 100), (30, 30)],
-            &[
-                (60, at(0, 0), digest(1)),
-                (40, at(0, 60), digest(2)),
-                (4096, Source::Zeros, digest(0)),
-                (60, at(0, 0), digest(1)),
-                (30, at(1, 0), digest(3)),
-            ],
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn round_trip() {
-        let table = sample();
-        assert_eq!(ChunkTable::decode(&table.encode()).unwrap(), table);
-        assert_eq!(table.image_bytes(), 60 + 40 + 4096 + 60 + 30);
-        assert_eq!(table.frames()[1].offset, 50);
-        assert_eq!(table.frames()[0].encoding(), Encoding::Zstd);
-        assert_eq!(table.frames()[1].encoding(), Encoding::Stored);
-    }
-
-    #[test]
-    fn gaps_overlaps_bombs_and_empty_rows_are_refused() {
-        let d = digest(1);
-        type Case<'a> = (&'a str, &'a [(u32, u32)], &'a [(u32, Source, Digest256)]);
-        let bad: &[Case] = &[
-            ("gap in a frame", &[(9, 10)], &[(4, at(0, 0), d), (5, at(0, 5), d)]),
-            ("overlap in a frame", &[(9, 10)], &[(6, at(0, 0), d), (6, at(0, 4), d)]),
-            ("same place, other digest", &[(9, 10)], &[(10, at(0, 0), d), (10, at(0, 0), digest(2))]),
-            ("same place, other length", &[(9, 10)], &[(10, at(0, 0), d), (9, at(0, 0), d)]),
-            ("frame not used", &[(9, 10)], &[(10, Source::Zeros, d)]),
-            ("frame not used up", &[(9, 10)], &[(9, at(0, 0), d)]),
-            ("frame that is not there", &[], &[(9, at(0, 0), d)]),
-            ("beyond the frame", &[(9, 10)], &[(11, at(0, 0), d)]),
-            ("offset near the end of 32 bits", &[(9, 10)], &[(10, at(0, u32::MAX), d)]),
-            ("empty chunk", &[], &[(0, Source::Zeros, d)]),
-            ("chunk too large", &[], &[(MAX_CHUNK_BYTES + 1, Source::Zeros, d)]),
-            ("bomb", &[(9, MAX_FRAME_RAW_BYTES + 1)], &[]),
-            ("frame longer than its content", &[(11, 10)], &[(10, at(0, 0), d)]),
-            ("empty frame", &[(0, 0)], &[]),
-        ];
-        for (name, frames, chunks) in bad {
-            assert!(ChunkTable::new(frames, chunks).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn counts_that_do_not_fit_the_bytes_are_refused_before_memory_is_taken() {
-        let mut bytes = sample().encode();
-        bytes[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(ChunkTable::decode(&bytes).is_err());
-        let mut bytes = sample().encode();
-        bytes[8..16].copy_from_slice(&(1u64 << 63).to_le_bytes());
-        assert!(ChunkTable::decode(&bytes).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(flips in proptest::collection::vec((0usize..300, any::<u8>()), 0..8), cut in 0usize..300) {
-            let mut bytes = sample().encode();
-            for (at, value) in flips {
-                let len = bytes.len();
-                bytes[at % len] = value;
-            }
-            bytes.truncate(bytes.len().saturating_sub(cut));
-            if let Ok(table) = ChunkTable::decode(&bytes) {
-                prop_assert_eq!(table.encode(), bytes);
-            }
-        }
-    }
+    Ok(())
 }

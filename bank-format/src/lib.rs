@@ -8,6 +8,7 @@
 
 pub mod bank;
 pub mod bundle;
+pub mod delta;
 pub mod digest;
 pub mod efi;
 pub mod error;
@@ -24,7 +25,9 @@ pub mod record;
 pub mod release;
 pub mod rule;
 pub mod signatures;
+pub mod tail;
 pub mod trust;
+mod varint;
 pub mod verity;
 
 pub use bank::{Bank, PerBank};

@@ -14,8 +14,11 @@ pub const MAX_DOCUMENTS: usize = 16;
 pub const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 /// Bytes of one image: keeps every offset far away from the end of 64 bits.
 pub const MAX_IMAGE_BYTES: u64 = 1 << 40;
-/// Bytes of one chunk table: bounds the memory of the device (a table row takes 44 bytes).
+/// Bytes of one chunk table, and of one delta's table once it is decompressed: the size of the decoder's buffer.
 pub const MAX_INDEX_BYTES: u64 = 32 << 20;
+/// Chunks of one image, and frames, as no frame is without one: a row takes a single byte in a table and sixty in memory, so it
+/// stops a table of 32 MiB that becomes two gigabytes. With chunks of 64 KiB it is enough for an image of 64 GiB.
+pub const MAX_CHUNKS: u32 = 1 << 20;
 /// Bytes of one chunk.
 pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 /// Decompressed bytes of one frame: the size of the decoder's buffer, so it stops decompression bombs.
@@ -24,6 +27,20 @@ pub const MAX_FRAME_RAW_BYTES: u32 = 4 << 20;
 pub const MAX_FRAME_STORED_BYTES: u32 = MAX_FRAME_RAW_BYTES;
 /// Base-2 logarithm of the largest zstd window that a frame may ask for (8 MiB).
 pub const MAX_WINDOW_LOG: u32 = 23;
+/// Bytes that one patch makes: bounds what a device holds while it patches.
+pub const MAX_PATCH_TARGET_BYTES: u32 = 8 << 20;
+/// Stored bytes of one patch: what does not shrink is stored as it is, and its head and operations come on top.
+pub const MAX_PATCH_STORED_BYTES: u32 = (8 << 20) + (64 << 10);
+/// Bytes of a patch's operations: stops a small patch that decompresses to operations of one byte each.
+pub const MAX_PATCH_OPS_BYTES: u32 = 4 << 20;
+/// Blocks of the base that one patch decodes: stops a patch of a few bytes that unpacks the whole base into memory.
+pub const MAX_PATCH_BASE_BLOCKS: u32 = 8;
+/// Decoded bytes of an LZ4 block, as in the legacy frame: the size of the decoder's buffer, so it stops decompression bombs.
+pub const MAX_LZ4_BLOCK_BYTES: u32 = 8 << 20;
+/// Stored bytes of an LZ4 block: what does not shrink grows by a 255th, and no more.
+pub const MAX_LZ4_STORED_BYTES: u32 = (8 << 20) + (64 << 10);
+/// The highest level of LZ4 HC: a level that no encoder has cannot be made again.
+pub const MAX_LZ4_LEVEL: u32 = 12;
 /// Bytes of a trust root.
 pub const MAX_ROOT_BYTES: usize = 512 << 10;
 /// Keys and key ids in a trust root.

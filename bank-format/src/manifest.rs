@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, ops::Deref};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    delta::CODEC,
     digest::Digest256,
     error::{Error, Result},
     limits::{
@@ -149,17 +150,17 @@ pub struct Document {
 pub struct Delta {
     /// Which image it makes.
     pub image: String,
-    /// Name of the coding.
+    /// Name of the coding, such as [`CODEC`]; any other is left alone.
     pub codec: String,
     /// Verity root of the base image.
     pub base: Digest256,
     /// Version of the base release, for people.
     pub base_version: Version,
-    /// Bytes of the section: table, then patch frames.
+    /// Bytes of this delta in the section: its table, then its patches.
     pub bytes: u64,
-    /// Bytes of the table at its start.
+    /// Bytes of the table at its start, as it is stored.
     pub table_bytes: u64,
-    /// SHA-256 of the table.
+    /// SHA-256 of the table as it is stored.
     pub table_sha256: Digest256,
 }
 
@@ -273,12 +274,18 @@ impl Manifest {
                 return Err(Error::malformed(STRUCTURE, format!("document {} stands twice", document.name)));
             }
         }
+        let mut ways = BTreeSet::new();
         for delta in &self.deltas {
-            if self.image(&delta.image).is_none() || delta.table_bytes > delta.bytes {
+            if self.image(&delta.image).is_none() {
                 return Err(Error::malformed(
                     STRUCTURE,
-                    format!("a delta for {} fits no image", delta.image),
+                    format!("there is no image {} for a delta", delta.image),
                 ));
+            }
+            delta.check()?;
+            if !ways.insert((&delta.image, &delta.codec, delta.base)) {
+                let detail = format!("a delta for image {} stands twice", delta.image);
+                return Err(Error::malformed(STRUCTURE, detail));
             }
         }
         self.section_bytes().map(|_| ())?;
@@ -319,6 +326,24 @@ impl Image {
     }
 }
 
+impl Delta {
+    /// What holds for every coding, and for the one that is known: an unknown one is left alone.
+    fn check(&self) -> Result<()> {
+        if self.table_bytes > self.bytes {
+            let detail = format!("the table of a delta for image {} is longer than the delta", self.image);
+            return Err(Error::malformed(STRUCTURE, detail));
+        }
+        if self.codec == CODEC && self.table_bytes > MAX_INDEX_BYTES {
+            return Err(Error::TooLarge {
+                structure: "delta table",
+                value: self.table_bytes,
+                limit: MAX_INDEX_BYTES,
+            });
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -348,6 +373,51 @@ pub(crate) mod tests {
     fn round_trip() {
         let text = sample().encode().unwrap();
         assert_eq!(Manifest::decode(text.as_bytes()).unwrap(), sample());
+    }
+
+    fn delta(codec: &str) -> Delta {
+        Delta {
+            image: "root".into(),
+            codec: codec.into(),
+            base: Digest256([3; 32]),
+            base_version: Version::new(1, 2, 2),
+            bytes: 60,
+            table_bytes: 50,
+            table_sha256: Digest256([4; 32]),
+        }
+    }
+
+    #[test]
+    fn deltas_of_any_codec_are_carried_and_nonsense_is_refused() {
+        let mut manifest = sample();
+        manifest.deltas = vec![delta(CODEC), delta("from-the-future")];
+        let text = manifest.encode().unwrap();
+        assert_eq!(Manifest::decode(text.as_bytes()).unwrap(), manifest);
+        assert_eq!(manifest.section_bytes().unwrap()[3], 120);
+        manifest.deltas[1].bytes = 1 << 62;
+        manifest.deltas[1].table_bytes = 1 << 62;
+        assert!(manifest.encode().is_ok(), "its sizes are nobody's business");
+
+        type Spoil = fn(&mut Vec<Delta>);
+        let spoils: [(&str, Spoil); 6] = [
+            ("no such image", |deltas| deltas[0].image = "boot".into()),
+            ("table longer than the delta", |deltas| deltas[0].table_bytes = 61),
+            ("table too large", |deltas| (deltas[0].bytes, deltas[0].table_bytes) = (1 << 40, 1 << 40)),
+            ("twice", |deltas| deltas.push(deltas[0].clone())),
+            ("too many", |deltas| {
+                deltas.extend(
+                    (0..=MAX_DELTAS as u64)
+                        .map(|n| Delta { base: Digest256::of(&n.to_le_bytes()), ..delta(CODEC) }),
+                );
+            }),
+            ("longer than 64 bits", |deltas| deltas[1].bytes = u64::MAX),
+        ];
+        for (name, spoil) in spoils {
+            let mut manifest = sample();
+            manifest.deltas = vec![delta(CODEC), delta("from-the-future")];
+            spoil(&mut manifest.deltas);
+            assert!(manifest.encode().is_err(), "{name}");
+        }
     }
 
     #[test]

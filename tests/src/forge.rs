@@ -3,6 +3,8 @@
 //! The mint refuses to write nonsense, so what an attacker with a stolen release key, or a bug in the mint, could ship is put
 //! together here byte by byte. Two keys from fixed seeds; they protect nothing.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use bank_format::{
     Digest256, Manifest,
     header::Header,
@@ -50,15 +52,21 @@ fn fail(error: &dyn std::error::Error) -> ! {
 
 /// One row of a chunk table, unchecked.
 #[derive(Debug, Clone)]
-pub struct Row {
-    /// Length of the chunk.
-    pub bytes: u32,
-    /// Frame number; `u32::MAX` for zeros.
-    pub frame: u32,
-    /// Offset in the frame.
-    pub offset: u32,
-    /// Digest.
-    pub digest: Digest256,
+pub enum Row {
+    /// The next chunk in the frames: its length and digest.
+    New(u64, Digest256),
+    /// So many zeros.
+    Zeros(u64),
+    /// The same as the chunk of that number.
+    Repeat(u64),
+}
+
+impl Row {
+    /// The honest row of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::New(bytes.len() as u64, Digest256::of(bytes))
+    }
 }
 
 /// A chunk table, unchecked.
@@ -66,8 +74,8 @@ pub struct Row {
 pub struct Table {
     /// Bytes of the image that it claims.
     pub image_bytes: u64,
-    /// Stored and raw bytes of each frame.
-    pub frames: Vec<(u32, u32)>,
+    /// Of each frame the new chunks in it, and its stored bytes.
+    pub frames: Vec<(u64, u64)>,
     /// The chunks.
     pub rows: Vec<Row>,
 }
@@ -77,21 +85,36 @@ impl Table {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = b"RoroIdx1".to_vec();
-        bytes.extend(self.image_bytes.to_le_bytes());
-        bytes.extend((self.frames.len() as u32).to_le_bytes());
-        bytes.extend((self.rows.len() as u32).to_le_bytes());
-        for (stored, raw) in &self.frames {
-            bytes.extend(stored.to_le_bytes());
-            bytes.extend(raw.to_le_bytes());
+        put(&mut bytes, self.image_bytes);
+        put(&mut bytes, self.frames.len() as u64);
+        for (chunks, stored) in &self.frames {
+            put(&mut bytes, *chunks);
+            put(&mut bytes, *stored);
         }
+        put(&mut bytes, self.rows.len() as u64);
+        let mut digests = Vec::new();
         for row in &self.rows {
-            bytes.extend(row.bytes.to_le_bytes());
-            bytes.extend(row.frame.to_le_bytes());
-            bytes.extend(row.offset.to_le_bytes());
-            bytes.extend(row.digest.0);
+            match row {
+                Row::New(length, digest) => {
+                    put(&mut bytes, length << 2);
+                    digests.extend(digest.0);
+                }
+                Row::Zeros(length) => put(&mut bytes, length << 2 | 1),
+                Row::Repeat(number) => put(&mut bytes, number << 2 | 2),
+            }
         }
+        bytes.extend(digests);
         bytes
     }
+}
+
+/// A number as the tables have it: seven bits a byte, the lowest first.
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value > 127 {
+        bytes.push((value & 127) as u8 | 128);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
 }
 
 /// A bundle in the making. Everything is public: change what you like, then [`Forge::bytes`].
@@ -103,30 +126,31 @@ pub struct Forge {
     pub tables: Vec<Vec<u8>>,
     /// Frames per image.
     pub frames: Vec<Vec<u8>>,
+    /// The deltas section; the manifest's list of deltas is filled in by hand.
+    pub deltas: Vec<u8>,
     /// Numbers of the keys that sign.
     pub signers: Vec<u8>,
 }
 
 impl Forge {
-    /// An honest bundle of one image `root`, every chunk stored as it is in a frame of its own.
+    /// An honest bundle of one image `root`, every chunk stored as it is in a frame of its own, equal ones once.
     #[must_use]
     pub fn honest(image: &[u8], version: &str) -> Self {
-        let chunks: Vec<&[u8]> = image.chunks(4096).collect();
-        let table = Table {
-            image_bytes: image.len() as u64,
-            frames: chunks.iter().map(|chunk| (chunk.len() as u32, chunk.len() as u32)).collect(),
-            rows: chunks
-                .iter()
-                .enumerate()
-                .map(|(frame, chunk)| Row {
-                    bytes: chunk.len() as u32,
-                    frame: frame as u32,
-                    offset: 0,
-                    digest: Digest256::of(chunk),
-                })
-                .collect(),
-        };
-        Self::with_table(image, version, &table, image.to_vec())
+        let mut table = Table { image_bytes: image.len() as u64, ..Table::default() };
+        let mut frames = Vec::new();
+        let mut seen = HashMap::new();
+        for (chunk, number) in image.chunks(4096).zip(0..) {
+            table.rows.push(match seen.entry(chunk) {
+                Entry::Occupied(first) => Row::Repeat(*first.get()),
+                Entry::Vacant(place) => {
+                    place.insert(number);
+                    table.frames.push((1, chunk.len() as u64));
+                    frames.extend_from_slice(chunk);
+                    Row::of(chunk)
+                }
+            });
+        }
+        Self::with_table(image, version, &table, frames)
     }
 
     /// A bundle of one image `root` whose signed table and frames are what they are; signed by key 1.
@@ -153,6 +177,7 @@ impl Forge {
             },
             tables: vec![table.encode()],
             frames: vec![frames],
+            deltas: Vec::new(),
             signers: vec![1],
         };
         forge.fit();
@@ -191,9 +216,10 @@ impl Forge {
     pub fn assemble(&self, manifest: &[u8], signatures: &[u8]) -> Vec<u8> {
         let indexes = self.tables.concat();
         let frames = self.frames.concat();
-        let sizes = [manifest.len(), signatures.len(), indexes.len(), 0, frames.len(), 0];
+        let sizes =
+            [manifest.len(), signatures.len(), indexes.len(), 0, frames.len(), self.deltas.len()];
         let header = Header::lay_out(sizes.map(|size| size as u64)).unwrap_or_else(|error| fail(&error));
-        [&header.encode()[..], manifest, signatures, &indexes, &frames].concat()
+        [&header.encode()[..], manifest, signatures, &indexes, &frames, &self.deltas].concat()
     }
 }
 

@@ -28,22 +28,10 @@ fn small_bundle() -> (Forge, Vec<u8>) {
     let image = [left, right, &stored, &zeros, left].concat();
     let packed = image_tool::codec::compress(text.clone(), 19).unwrap();
     assert!(packed.len() < text.len());
-    let row = |bytes: &[u8], frame: u32, offset: usize| Row {
-        bytes: bytes.len() as u32,
-        frame,
-        offset: offset as u32,
-        digest: bank_format::Digest256::of(bytes),
-    };
     let table = Table {
         image_bytes: image.len() as u64,
-        frames: vec![(packed.len() as u32, text.len() as u32), (stored.len() as u32, stored.len() as u32)],
-        rows: vec![
-            row(left, 0, 0),
-            row(right, 0, 500),
-            row(&stored, 1, 0),
-            Row { bytes: 600, frame: u32::MAX, offset: 0, digest: bank_format::Digest256::of(&zeros) },
-            row(left, 0, 0),
-        ],
+        frames: vec![(2, packed.len() as u64), (1, stored.len() as u64)],
+        rows: vec![Row::of(left), Row::of(right), Row::of(&stored), Row::Zeros(600), Row::Repeat(0)],
     };
     let forge = Forge::with_table(&image, "1.1.0", &table, [packed, stored].concat());
     (forge, image)

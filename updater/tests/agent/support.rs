@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, BufRead as _, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -128,18 +128,29 @@ pub fn bundle(version: &str, images: &[(&str, &[u8], Tree)]) -> Vec<u8> {
     [header.encode().to_vec(), manifest, signatures, indexes, frames].concat()
 }
 
+/// Equal chunks are stored once, and zeros are no special case: a table need not know them.
 fn pack(data: &[u8]) -> (ChunkTable, Vec<u8>) {
     let (mut frames, mut chunks, mut stored) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, raw) in data.chunks(CHUNK_BYTES * CHUNKS_PER_FRAME).enumerate() {
-        let packed = zstd::bulk::compress(raw, 3).unwrap();
-        let packed = if packed.len() < raw.len() { packed } else { raw.to_vec() };
-        frames.push((packed.len() as u32, raw.len() as u32));
-        stored.extend(packed);
-        for (chunk, bytes) in raw.chunks(CHUNK_BYTES).enumerate() {
-            let offset = (chunk * CHUNK_BYTES) as u32;
-            let source = Source::Frame { frame: number as u32, offset };
-            chunks.push((bytes.len() as u32, source, Digest256::of(bytes)));
+    let mut seen = HashMap::new();
+    for raw in data.chunks(CHUNK_BYTES * CHUNKS_PER_FRAME) {
+        let frame = frames.len() as u32;
+        let mut content = Vec::new();
+        for bytes in raw.chunks(CHUNK_BYTES) {
+            let digest = Digest256::of(bytes);
+            let source = *seen.entry(digest).or_insert_with(|| {
+                let offset = content.len() as u32;
+                content.extend_from_slice(bytes);
+                Source::Frame { frame, offset }
+            });
+            chunks.push((bytes.len() as u32, source, digest));
         }
+        if content.is_empty() {
+            continue;
+        }
+        let packed = zstd::bulk::compress(&content, 3).unwrap();
+        let packed = if packed.len() < content.len() { packed } else { content.clone() };
+        frames.push((packed.len() as u32, content.len() as u32));
+        stored.extend(packed);
     }
     (ChunkTable::new(&frames, &chunks).unwrap(), stored)
 }
