@@ -270,7 +270,10 @@ impl ChunkTable {
                 ZEROS => Row::Zeros { bytes: value },
                 REPEAT => Row::Repeat { of: value },
                 other => {
-                    return Err(Error::malformed(STRUCTURE, format!("kind {other} of chunks does not exist")));
+                    return Err(Error::malformed(
+                        STRUCTURE,
+                        format!("kind {other} of chunks does not exist"),
+                    ));
                 }
             })?;
         }

@@ -2,6 +2,8 @@
 //! files of its own; `cargo run -p image-tool --example golden` made these.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "golden/deltas.rs"]
+mod deltas;
 #[path = "golden/document.rs"]
 mod document;
 #[path = "golden/streams.rs"]
@@ -23,6 +25,10 @@ const BUNDLE: &[u8] = include_bytes!("golden/v1.roro");
 const ROOT: &[u8] = include_bytes!("golden/root.json");
 const ROOT_2: &[u8] = include_bytes!("golden/root-2.json");
 const RECORD: &[u8] = include_bytes!("golden/record.bin");
+const DELTA_TABLE: &[u8] = include_bytes!("golden/delta-table.bin");
+const PATCH: &[u8] = include_bytes!("golden/patch.bin");
+const PATCH_LZ4: &[u8] = include_bytes!("golden/patch-lz4.bin");
+const TAIL: &[u8] = include_bytes!("golden/tail.bin");
 
 fn trust_root() -> TrustRoot {
     TrustRoot::from_trusted(ROOT).unwrap()

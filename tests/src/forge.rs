@@ -216,8 +216,7 @@ impl Forge {
     pub fn assemble(&self, manifest: &[u8], signatures: &[u8]) -> Vec<u8> {
         let indexes = self.tables.concat();
         let frames = self.frames.concat();
-        let sizes =
-            [manifest.len(), signatures.len(), indexes.len(), 0, frames.len(), self.deltas.len()];
+        let sizes = [manifest.len(), signatures.len(), indexes.len(), 0, frames.len(), self.deltas.len()];
         let header = Header::lay_out(sizes.map(|size| size as u64)).unwrap_or_else(|error| fail(&error));
         [&header.encode()[..], manifest, signatures, &indexes, &frames, &self.deltas].concat()
     }

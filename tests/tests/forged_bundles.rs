@@ -185,10 +185,7 @@ fn frames_that_lie_are_never_armed() {
         let longer = [image.clone(), vec![1]].concat();
         one_chunk(&longer, &packed).bytes()
     });
-    never_armed(
-        "bytes behind the frame",
-        one_chunk(&image, &[packed.clone(), vec![0; 9]].concat()).bytes(),
-    );
+    never_armed("bytes behind the frame", one_chunk(&image, &[packed.clone(), vec![0; 9]].concat()).bytes());
     never_armed("not zstd at all", one_chunk(&image, b"garbage").bytes());
     let bomb = image_tool::codec::compress(vec![0; 4 << 20], 19).unwrap();
     never_armed("a bomb", one_chunk(&image, &bomb).bytes());

@@ -1,13 +1,20 @@
-//! The worked example in docs/bundle-format.md is the golden bundle.
+//! The worked examples in docs/bundle-format.md are the golden files.
 
-use super::{BUNDLE, head};
+use super::{BUNDLE, DELTA_TABLE, PATCH, PATCH_LZ4, TAIL, head};
 
 const DOCUMENT: &str = include_str!("../../../docs/bundle-format.md");
 
-/// Lines `OFFSET  HEX  meaning` of the fenced blocks, as (offset, bytes).
-fn hex_lines() -> Vec<(usize, Vec<u8>)> {
+/// What stands under this heading, up to the next one.
+fn under(heading: &str) -> &'static str {
+    let (_, rest) =
+        DOCUMENT.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{heading} is not there"));
+    rest.split("\n#").next().unwrap()
+}
+
+/// Lines `OFFSET  HEX  meaning`, as (offset, bytes).
+fn hex_lines(text: &str) -> Vec<(usize, Vec<u8>)> {
     let mut lines = Vec::new();
-    for line in DOCUMENT.lines() {
+    for line in text.lines().filter(|line| line.starts_with("    ")) {
         let mut words = line.split_whitespace();
         let Some(offset) = words.next().filter(|word| word.len() == 4) else { continue };
         let Ok(offset) = usize::from_str_radix(offset, 16) else { continue };
@@ -22,14 +29,33 @@ fn hex_lines() -> Vec<(usize, Vec<u8>)> {
     lines
 }
 
+/// Compares what is shown with the file; says which bytes are shown.
+fn shown(heading: &str, file: &[u8]) -> Vec<bool> {
+    let mut shown = vec![false; file.len()];
+    for (offset, bytes) in hex_lines(under(heading)) {
+        assert_eq!(file.get(offset..offset + bytes.len()), Some(&bytes[..]), "{heading}, line {offset:04x}");
+        shown[offset..offset + bytes.len()].fill(true);
+    }
+    shown
+}
+
+#[test]
+fn the_other_examples_are_the_golden_files() {
+    for (heading, file) in [
+        ("### A delta", DELTA_TABLE),
+        ("### A plain patch", PATCH),
+        ("### An LZ4 patch", PATCH_LZ4),
+        ("### A tail", TAIL),
+    ] {
+        let shown = shown(heading, file);
+        assert_eq!(shown.iter().position(|shown| !shown), None, "{heading}: a byte is not in the document");
+        assert!(under(heading).contains(&format!("{} bytes", file.len())), "{heading}");
+    }
+}
+
 #[test]
 fn the_worked_example_is_the_golden_bundle() {
-    let lines = hex_lines();
-    let mut shown = vec![false; BUNDLE.len()];
-    for (offset, bytes) in &lines {
-        assert_eq!(&BUNDLE[*offset..offset + bytes.len()], bytes, "line {offset:04x}");
-        shown[*offset..offset + bytes.len()].fill(true);
-    }
+    let shown = shown("## A worked example", BUNDLE);
     let header = *head(BUNDLE).unwrap().header();
     let whole = [0..128, header.signatures.offset as usize..header.documents.offset as usize];
     for range in whole {

@@ -4,16 +4,23 @@ use std::{collections::BTreeMap, fs, num::NonZeroUsize};
 
 use bank_format::{
     Bank, Digest256, Release,
+    delta::{
+        DeltaTable, PatchEntry,
+        patch::{BaseBlock, Header, Kind, Op, Stream, encode_ops},
+    },
+    index::{ChunkTable, Source},
     manifest::{Build, Tree},
     record::{
         self, BankRecord, BankState, ImageProof, Intent, LastResult, Outcome, Purpose, Record, Trial,
         TrialPhase,
     },
     release::Version,
+    tail,
 };
 use image_tool::{
     bundle::{self, BundleSpec, ImageSpec},
     chunker::Packing,
+    codec,
     keys::{PrivateKey, ReleaseKeys},
     progress::Silent,
     root_json::{self, RoleKeys, RootSpec},
@@ -30,7 +37,70 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("root.json", root_1),
         ("root-2.json", root_2),
         ("record.bin", record::encode_copy(&record(), 7).unwrap()),
+        ("delta-table.bin", delta().encode()),
+        ("patch.bin", patch()),
+        ("patch-lz4.bin", patch_lz4()),
+        ("tail.bin", tail::encode(Digest256([7; 32]), &base_table().encode()).unwrap()),
     ]
+}
+
+/// The chunk table of an older release: 1000 bytes of text, 4096 zeros, the text again, and letters in lower case.
+pub fn base_table() -> ChunkTable {
+    let text = Source::Frame { frame: 0, offset: 0 };
+    let letters = Source::Frame { frame: 1, offset: 0 };
+    let chunks = [
+        (1000, text, Digest256::of(&text_of_the_image())),
+        (4096, Source::Zeros, Digest256::of(&[0; 4096])),
+        (1000, text, Digest256::of(&text_of_the_image())),
+        (1896, letters, Digest256::of(&[b'r'; 1896])),
+    ];
+    ChunkTable::new(&[(51, 1000), (18, 1896)], &chunks).unwrap()
+}
+
+/// As the bundle has it: noise is new, and the letters are upper case now. Its frames are told as they are in the bundle.
+pub fn new_table() -> ChunkTable {
+    let at = |frame| Source::Frame { frame, offset: 0 };
+    let noise = noise_of_the_image();
+    let chunks = [
+        (1000, at(0), Digest256::of(&text_of_the_image())),
+        (200, at(1), Digest256::of(&noise)),
+        (4096, Source::Zeros, Digest256::of(&[0; 4096])),
+        (1000, at(0), Digest256::of(&text_of_the_image())),
+        (1896, at(2), Digest256::of(&[b'R'; 1896])),
+    ];
+    ChunkTable::new(&[(51, 1000), (200, 200), (18, 1896)], &chunks).unwrap()
+}
+
+fn delta() -> DeltaTable {
+    let patch = PatchEntry { first_chunk: 4, chunks: 1, stored_bytes: patch().len() as u32 };
+    DeltaTable::between(&base_table(), &new_table(), vec![patch]).unwrap()
+}
+
+/// Makes the letters upper case: 6096 bytes into the base, 1895 bytes that differ by as much, and the last one as it is.
+fn patch() -> Vec<u8> {
+    let diff = vec![b'R'.wrapping_sub(b'r'); 1895];
+    whole_patch(Kind::Plain, &[Op { seek: 6096, add: 1895, extra: 1 }], diff, b"R".to_vec())
+}
+
+/// Makes an LZ4 block out of two; what they hold is for its test.
+fn patch_lz4() -> Vec<u8> {
+    let block = |offset, stored_bytes, decoded_bytes| BaseBlock { offset, stored_bytes, decoded_bytes };
+    let base_blocks = vec![block(4100, 300, 1000), block(4404, 20, 24)];
+    let ops = [Op { seek: 1000, add: 24, extra: 0 }, Op { seek: -1024, add: 600, extra: 6 }];
+    let kind = Kind::Lz4 { level: 9, decoded_bytes: 630, base_blocks };
+    whole_patch(kind, &ops, vec![0; 624], b"golden".to_vec())
+}
+
+fn whole_patch(kind: Kind, ops: &[Op], diff: Vec<u8>, extra: Vec<u8>) -> Vec<u8> {
+    let pack = |content: Vec<u8>| {
+        let bytes = content.len() as u32;
+        let stored = codec::compress(content, 19).unwrap();
+        (Stream { stored_bytes: stored.len() as u32, bytes }, stored)
+    };
+    let [(ops, ops_stored), (diff, diff_stored), (extra, extra_stored)] =
+        [encode_ops(ops), diff, extra].map(pack);
+    let header = Header { kind, ops, diff, extra }.encode().unwrap();
+    [header, ops_stored, diff_stored, extra_stored].concat()
 }
 
 fn keys(seeds: &[u8]) -> Vec<PrivateKey> {
@@ -52,10 +122,17 @@ fn roots() -> (Vec<u8>, Vec<u8>) {
     (root_1, root_2)
 }
 
+fn text_of_the_image() -> Vec<u8> {
+    b"rolled on, proven, and rolled off again\n".repeat(25)
+}
+
+fn noise_of_the_image() -> Vec<u8> {
+    (0..7u8).flat_map(|number| Digest256::of(&[number]).0).take(200).collect()
+}
+
 /// Text, which shrinks; bytes that do not; zeros; the text again; and enough to end on a block.
 pub fn root_image() -> (Vec<u8>, Vec<u64>) {
-    let text = b"rolled on, proven, and rolled off again\n".repeat(25);
-    let noise: Vec<u8> = (0..7u8).flat_map(|number| Digest256::of(&[number]).0).take(200).collect();
+    let (text, noise) = (text_of_the_image(), noise_of_the_image());
     let image = [&text[..], &noise, &[0; 4096], &text, &[b'R'; 1896]].concat();
     (image, vec![1000, 1200, 5296, 6296])
 }

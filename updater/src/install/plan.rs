@@ -193,7 +193,9 @@ mod tests {
         let chunks: Vec<_> = sizes
             .iter()
             .enumerate()
-            .map(|(n, bytes)| (*bytes, Source::Frame { frame: n as u32, offset: 0 }, Digest256([n as u8; 32])))
+            .map(|(n, bytes)| {
+                (*bytes, Source::Frame { frame: n as u32, offset: 0 }, Digest256([n as u8; 32]))
+            })
             .collect();
         ChunkTable::new(&frames, &chunks).unwrap()
     }
