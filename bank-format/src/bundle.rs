@@ -5,7 +5,7 @@
 //! looked at before the signatures were checked.
 
 use crate::{
-    delta::DeltaTable,
+    delta::{CODEC, DeltaTable},
     digest::Digest256,
     error::{Error, Result},
     header::{HEADER_BYTES, Header, Section},
@@ -221,6 +221,9 @@ impl Opened {
     /// Reads the table of delta number `delta`, decompressed: its stored bytes passed [`Opened::check_delta_table`].
     pub fn delta_table(&self, delta: usize, bytes: &[u8]) -> Result<DeltaTable> {
         let entry = self.delta(delta)?;
+        if entry.codec != CODEC {
+            return Err(Error::malformed("delta", format!("its codec {} is not known", entry.codec)));
+        }
         let table = DeltaTable::decode(bytes)?;
         let image_bytes = self.manifest.image(&entry.image).map(|image| image.bytes);
         if image_bytes != Some(table.image_bytes())

@@ -309,7 +309,7 @@ fn read_runs(reader: &mut Reader<'_>) -> Result<(Vec<Run>, Vec<Literal>, u32)> {
             cursor = base_row + copied;
         }
         let said = reader.at_most("list of chunks", MAX_CHUNKS)?;
-        if (copied == 0 && number > 0) || (copied == 0 && said == 0) {
+        if copied == 0 && (number > 0 || said == 0) {
             return Err(Error::malformed(STRUCTURE, "a run is empty, or belongs to the one before"));
         }
         rows = varint::bounded(

@@ -138,7 +138,7 @@ fn deltas_have_their_places_and_a_stream_leaves_them_alone() {
     assert!(matches!(opened.check_delta_table(1, b"other"), Err(Error::DigestMismatch { .. })));
     assert!(opened.check_delta_table(2, stored).is_err());
     assert_eq!(opened.delta_table(1, DELTA_TABLE).unwrap().encode(), DELTA_TABLE);
-    assert!(opened.delta_table(0, DELTA_TABLE).is_err(), "its patches are longer than that delta");
+    assert!(opened.delta_table(0, DELTA_TABLE).is_err(), "of another coding");
     assert!(opened.delta_table(2, DELTA_TABLE).is_err());
 
     let with = streams::pieces(&opened, &bundle, 1000).unwrap();
@@ -148,10 +148,25 @@ fn deltas_have_their_places_and_a_stream_leaves_them_alone() {
 }
 
 #[test]
-fn the_table_of_another_image_is_refused() {
-    let mut other = delta(CODEC, b"table", (5 + PATCH.len()) as u64);
-    other.image = "boot".into();
-    let bundle = bundle_with(vec![other], &[b"table", PATCH].concat());
-    let error = open(&bundle).unwrap().delta_table(0, DELTA_TABLE).unwrap_err();
-    assert!(error.to_string().contains("its sizes"), "{error}");
+fn the_table_of_another_image_or_with_other_patches_is_refused() {
+    let good = delta(CODEC, b"table", (5 + PATCH.len()) as u64);
+    let section = [b"table", PATCH].concat();
+    let read = |delta| {
+        let bytes = delta_bytes(&delta, &section);
+        open(&bundle_with(vec![delta], &bytes)).unwrap().delta_table(0, DELTA_TABLE)
+    };
+    assert!(read(good.clone()).is_ok());
+    let of_boot = Delta { image: "boot".into(), ..good.clone() };
+    let longer = Delta { bytes: good.bytes + 1, ..good.clone() };
+    let shorter = Delta { bytes: good.bytes - 1, ..good };
+    for wrong in [of_boot, longer, shorter] {
+        let error = read(wrong).unwrap_err();
+        assert!(error.to_string().contains("its sizes"), "{error}");
+    }
+}
+
+fn delta_bytes(delta: &Delta, section: &[u8]) -> Vec<u8> {
+    let mut bytes = section.to_vec();
+    bytes.resize(delta.bytes as usize, 0);
+    bytes
 }

@@ -15,11 +15,14 @@ fn under(heading: &str) -> &'static str {
 fn hex_lines(text: &str) -> Vec<(usize, Vec<u8>)> {
     let mut lines = Vec::new();
     for line in text.lines().filter(|line| line.starts_with("    ")) {
-        let mut words = line.split_whitespace();
-        let Some(offset) = words.next().filter(|word| word.len() == 4) else { continue };
+        // Two blanks end the offset, and the bytes: a meaning may begin with a number.
+        let mut columns = line.trim_start().split("  ");
+        let Some(offset) = columns.next().filter(|word| word.len() == 4) else { continue };
         let Ok(offset) = usize::from_str_radix(offset, 16) else { continue };
-        let bytes: Vec<u8> = words
-            .take_while(|word| word.len() == 2 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+        let bytes: Vec<u8> = columns
+            .next()
+            .unwrap_or_default()
+            .split(' ')
             .filter_map(|word| u8::from_str_radix(word, 16).ok())
             .collect();
         if !bytes.is_empty() {
