@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The [table](DeltaTable) makes the chunk table of the image out of the base's, and says which chunks a patch makes. A
-//! [patch](patch) makes a few chunks out of bytes of the base. Nothing here is believed: the chunk table that comes out is compared
+//! [patch] makes a few chunks out of bytes of the base. Nothing here is believed: the chunk table that comes out is compared
 //! with the manifest, and what a patch makes is compared with the digest of each chunk. What does not fit costs a fetch of frames,
 //! and nothing else. Deliberately absent: zstd and LZ4, which the callers do, within the limits that are named here.
 

@@ -6,8 +6,9 @@ const DOCUMENT: &str = include_str!("../../../docs/bundle-format.md");
 
 /// What stands under this heading, up to the next one.
 fn under(heading: &str) -> &'static str {
-    let (_, rest) =
-        DOCUMENT.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{heading} is not there"));
+    let line = format!("\n{heading}\n");
+    assert!(DOCUMENT.contains(&line), "{heading} is not there");
+    let (_, rest) = DOCUMENT.split_once(&line).unwrap();
     rest.split("\n#").next().unwrap()
 }
 
