@@ -3,20 +3,22 @@
 //! ```text
 //! 8   magic "RoroIdx1"
 //! v   image_bytes
-//! v   frames; each: v new chunks in it, v stored_bytes; frames lie one behind the other in the image's part of the frames section
+//! v   frames; each: v new chunks in it * 2 + lane, v stored_bytes; frames lie one behind the other in the image's part of the section
 //! v   chunks; each: v value * 4 + kind
-//!       kind 0, new:    value is its bytes; it is the next one in the content of the frames
+//!       kind 0, new:    value is its bytes; it is the next one in the content of the frames of lane 0
 //!       kind 1, zeros:  value is its bytes
 //!       kind 2, repeat: value is the number of an earlier new chunk, which it equals
+//!       kind 3, new:    as kind 0, in the frames of lane 1
 //! 32  per new chunk: SHA-256
 //! ```
 //!
-//! `v` is a varint in its shortest form. Chunks follow each other in the image and new ones follow each other in the frames, so there
-//! can be no gap and no overlap; the content of a frame is as long as its chunks. Equal chunks are stored once. A frame with
+//! `v` is a varint in its shortest form. Chunks follow each other in the image and new ones follow each other in the frames of their
+//! lane, so there can be no gap and no overlap; the content of a frame is as long as its chunks. What changes at other times goes into another
+//! lane (the inodes between the files, say): a device that fetches one does not pay for the other. Equal chunks are stored once. A frame with
 //! `stored_bytes` equal to the bytes of its content is stored as it is, a shorter one is a zstd frame. A table has one form:
 //! what was read is written again byte for byte, so a table that a device has made can be compared by its digest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use crate::{
     digest::Digest256,
@@ -37,6 +39,7 @@ const STRUCTURE: &str = "chunk table";
 const NEW: u64 = 0;
 const ZEROS: u64 = 1;
 const REPEAT: u64 = 2;
+const NEW_ASIDE: u64 = 3;
 
 /// A frame: independent, so that it can be fetched and checked alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,9 +103,29 @@ pub struct Chunk {
     pub digest: Digest256,
 }
 
+/// Which frames a chunk goes into: what changes together should be together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Content of files.
+    Main,
+    /// What lies between.
+    Aside,
+}
+
+impl Lane {
+    fn number(self) -> u64 {
+        match self {
+            Self::Main => 0,
+            Self::Aside => 1,
+        }
+    }
+}
+
 /// What a table says of a frame; the rest follows from the chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameShape {
+    /// Which new chunks it takes.
+    pub(crate) lane: Lane,
     /// New chunks in its content, at least 1.
     pub(crate) chunks: u32,
     /// Bytes in the bundle, at least 1.
@@ -114,7 +137,7 @@ impl FrameShape {
     pub(crate) fn put_all(out: &mut Vec<u8>, shapes: &[Self]) {
         varint::put(out, shapes.len() as u64);
         for shape in shapes {
-            varint::put(out, shape.chunks.into());
+            varint::put(out, u64::from(shape.chunks) << 1 | shape.lane.number());
             varint::put(out, shape.stored_bytes.into());
         }
     }
@@ -124,8 +147,9 @@ impl FrameShape {
         let count = reader.at_most("list of frames", MAX_CHUNKS)?;
         let mut shapes = Vec::new();
         for _ in 0..count {
-            let chunks = reader.at_most("list of chunks in a frame", MAX_CHUNKS)?;
-            shapes.push(Self { chunks, stored_bytes: reader.at_most("frame", u32::MAX)? });
+            let head = reader.at_most("list of chunks in a frame", MAX_CHUNKS * 2 + 1)?;
+            let lane = if head & 1 == 1 { Lane::Aside } else { Lane::Main };
+            shapes.push(Self { lane, chunks: head >> 1, stored_bytes: reader.at_most("frame", u32::MAX)? });
         }
         Ok(shapes)
     }
@@ -141,14 +165,14 @@ pub struct ChunkTable {
 }
 
 impl ChunkTable {
-    /// Builds a table from `(stored_bytes, raw_bytes)` of each frame and `(bytes, source, digest)` of each chunk,
+    /// Builds a table from `(lane, stored_bytes, raw_bytes)` of each frame and `(bytes, source, digest)` of each chunk,
     /// by the same rules by which one is read. Chunks of one digest have one place; zeros have the digest of zeros.
-    pub fn new(frames: &[(u32, u32)], chunks: &[(u32, Source, Digest256)]) -> Result<Self> {
+    pub fn new(frames: &[(Lane, u32, u32)], chunks: &[(u32, Source, Digest256)]) -> Result<Self> {
         varint::bounded("list of chunks", chunks.len() as u64, MAX_CHUNKS)?;
         let image_bytes = chunks.iter().map(|(bytes, ..)| u64::from(*bytes)).sum();
         let mut shapes: Vec<FrameShape> = frames
             .iter()
-            .map(|(stored_bytes, _)| FrameShape { chunks: 0, stored_bytes: *stored_bytes })
+            .map(|(lane, stored_bytes, _)| FrameShape { lane: *lane, chunks: 0, stored_bytes: *stored_bytes })
             .collect();
         let mut rows = Vec::with_capacity(chunks.len());
         let mut first = HashMap::new();
@@ -163,7 +187,7 @@ impl ChunkTable {
                         })?;
                         shape.chunks += 1;
                         first.insert(*source, number);
-                        Row::New { bytes: *bytes, digest: *digest }
+                        Row::New { lane: shape.lane, bytes: *bytes, digest: *digest }
                     }
                 },
             });
@@ -179,7 +203,7 @@ impl ChunkTable {
                 return Err(Error::malformed(STRUCTURE, detail));
             }
         }
-        if !frames.iter().map(|(_, raw)| *raw).eq(table.frames.iter().map(|frame| frame.raw_bytes)) {
+        if !frames.iter().map(|(.., raw)| *raw).eq(table.frames.iter().map(|frame| frame.raw_bytes)) {
             return Err(Error::malformed(STRUCTURE, "chunks do not cover the frames"));
         }
         Ok(table)
@@ -213,6 +237,11 @@ impl ChunkTable {
         &self.shapes
     }
 
+    /// The lane of a chunk of this table that is in a frame.
+    pub(crate) fn lane(&self, frame: u32) -> Lane {
+        self.shapes.get(frame as usize).map_or(Lane::Main, |shape| shape.lane)
+    }
+
     /// The table's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -221,23 +250,21 @@ impl ChunkTable {
         FrameShape::put_all(&mut bytes, &self.shapes);
         varint::put(&mut bytes, self.chunks.len() as u64);
         let mut digests = Vec::new();
-        // Sorted by place, as new chunks tile the frames in their order.
-        let mut first: Vec<(Source, u64)> = Vec::new();
+        let mut first: HashMap<Source, u64> = HashMap::new();
         for (chunk, number) in self.chunks.iter().zip(0u64..) {
-            let place_of = |(source, _): &(Source, u64)| place(*source);
             let (value, kind) = match chunk.source {
                 Source::Zeros => (chunk.bytes.into(), ZEROS),
-                Source::Frame { .. } => {
-                    let at = first.binary_search_by_key(&place(chunk.source), place_of);
-                    match at.ok().and_then(|at| first.get(at)) {
-                        Some((_, earlier)) => (*earlier, REPEAT),
-                        None => {
-                            first.push((chunk.source, number));
-                            digests.push(chunk.digest);
-                            (chunk.bytes.into(), NEW)
+                Source::Frame { frame, .. } => match first.entry(chunk.source) {
+                    Entry::Occupied(earlier) => (*earlier.get(), REPEAT),
+                    Entry::Vacant(place) => {
+                        place.insert(number);
+                        digests.push(chunk.digest);
+                        match self.lane(frame) {
+                            Lane::Main => (chunk.bytes.into(), NEW),
+                            Lane::Aside => (chunk.bytes.into(), NEW_ASIDE),
                         }
                     }
-                }
+                },
             };
             varint::put(&mut bytes, value << 2 | kind);
         }
@@ -266,27 +293,15 @@ impl ChunkTable {
         let mut builder = Builder::new(image_bytes, shapes)?;
         for (kind, value) in heads {
             builder.row(match kind {
-                NEW => Row::New { bytes: value, digest: Digest256(reader.array()?) },
                 ZEROS => Row::Zeros { bytes: value },
                 REPEAT => Row::Repeat { of: value },
-                other => {
-                    return Err(Error::malformed(
-                        STRUCTURE,
-                        format!("kind {other} of chunks does not exist"),
-                    ));
-                }
+                NEW_ASIDE => Row::New { lane: Lane::Aside, bytes: value, digest: Digest256(reader.array()?) },
+                // There are four.
+                _ => Row::New { lane: Lane::Main, bytes: value, digest: Digest256(reader.array()?) },
             })?;
         }
         reader.end()?;
         builder.finish()
-    }
-}
-
-/// Order of places in the content of the frames.
-fn place(source: Source) -> (u32, u32) {
-    match source {
-        Source::Zeros => (u32::MAX, u32::MAX),
-        Source::Frame { frame, offset } => (frame, offset),
     }
 }
 

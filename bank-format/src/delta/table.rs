@@ -3,11 +3,12 @@
 //! ```text
 //! 8   magic "RoroDlt1"
 //! v   image_bytes
-//! v   frames; each: v new chunks in it, v stored_bytes; as in the chunk table
+//! v   frames; each: v new chunks in it * 2 + lane, v stored_bytes; as in the chunk table
 //! v   runs; each: v copied rows; if any: v base row (signed; from the end of the run copied before, at first from 0)
-//!                 v literal rows; each: v bytes * 2 + (1 if zeros)
+//!                 v literal rows; each: v bytes * 4 + kind (0 new, 1 zeros, 3 new in lane 1)
 //! 32  per literal row that is not zeros: SHA-256
-//! v   patches; each: v chunks between the patch before and this one, v chunks, v stored_bytes
+//! v   patches; each: v stored_bytes; v runs of chunks; each: v chunks before it (of the first run, behind where the patch before begins; of
+//!                    a later one, behind the run before), v chunks
 //! ```
 //!
 //! The rows of all runs are the chunks of the image. Of rows with one digest the first is new and the later ones repeat it. Only the
@@ -19,34 +20,33 @@ use crate::{
     digest::Digest256,
     error::{Error, Result},
     header::Reader,
-    index::{Builder, Chunk, ChunkTable, FrameShape, Row, Source, check_image_bytes},
+    index::{Builder, Chunk, ChunkTable, FrameShape, Lane, Row, Source, check_image_bytes},
     limits::{MAX_CHUNK_BYTES, MAX_CHUNKS, MAX_INDEX_BYTES, MAX_PATCH_STORED_BYTES, MAX_PATCH_TARGET_BYTES},
     varint,
 };
 
 const MAGIC: [u8; 8] = *b"RoroDlt1";
+const NEW: u64 = 0;
+const ZEROS: u64 = 1;
+const NEW_ASIDE: u64 = 3;
 const STRUCTURE: &str = "delta table";
 /// Rows of the base at which a run is tried: without a bound, an image of one repeated chunk costs the square of its chunks.
 const MOST_CANDIDATES: usize = 64;
 
 /// A patch to be named in a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatchEntry {
-    /// Number of the first chunk that it makes.
-    pub first_chunk: u32,
-    /// How many chunks it makes, at least 1.
-    pub chunks: u32,
+    /// Numbers of the chunks that it makes: runs, ascending, none empty, none touching the one before.
+    pub chunks: Vec<Range<u32>>,
     /// Its bytes, at least 1.
     pub stored_bytes: u32,
 }
 
 /// A patch of a delta.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch {
-    /// Number of the first chunk that it makes.
-    pub first_chunk: u32,
-    /// How many chunks it makes, at least 1.
-    pub chunks: u32,
+    /// Numbers of the chunks that it makes: runs, ascending.
+    pub chunks: Vec<Range<u32>>,
     /// Bytes from the start of the delta's patches.
     pub offset: u64,
     /// Its bytes, at least 1.
@@ -55,10 +55,12 @@ pub struct Patch {
 
 impl Patch {
     /// Numbers of the chunks that it makes, one behind the other.
-    #[must_use]
-    pub fn chunk_numbers(&self) -> Range<usize> {
-        // Both are at most MAX_CHUNKS.
-        self.first_chunk as usize..(self.first_chunk + self.chunks) as usize
+    pub fn chunk_numbers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.chunks.iter().flat_map(|run| run.start as usize..run.end as usize)
+    }
+
+    fn begins(&self) -> u32 {
+        self.chunks.first().map_or(0, |run| run.start)
     }
 }
 
@@ -72,7 +74,7 @@ struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Literal {
     Zeros { bytes: u32 },
-    New { bytes: u32, digest: Digest256 },
+    New { lane: Lane, bytes: u32, digest: Digest256 },
 }
 
 /// The table of one delta.
@@ -100,10 +102,10 @@ impl DeltaTable {
         let mut rest = new.chunks();
         while let Some((first, behind)) = rest.split_first() {
             let places = positions.get(&first.digest).map_or(&[][..], Vec::as_slice);
-            let (base_row, copied) = longest(base.chunks(), rest, places, cursor);
+            let (base_row, copied) = longest((base, new), rest, places, cursor);
             // A lone row of zeros says itself in fewer bytes than where to copy it from.
             if copied == 0 || (copied == 1 && first.source == Source::Zeros && base_row != cursor) {
-                literals.push(literal(first));
+                literals.push(literal(new, first));
                 match runs.last_mut() {
                     Some(run) => run.literals += 1,
                     None => runs.push(Run { base_row: 0, copied: 0, literals: 1 }),
@@ -136,13 +138,15 @@ impl DeltaTable {
             for chunk in copied {
                 match chunk.source {
                     Source::Zeros => builder.row(Row::Zeros { bytes: chunk.bytes })?,
-                    Source::Frame { .. } => builder.new_or_repeat(chunk.bytes, chunk.digest)?,
+                    Source::Frame { frame, .. } => {
+                        builder.new_or_repeat(base.lane(frame), chunk.bytes, chunk.digest)?;
+                    }
                 }
             }
             for literal in literals.by_ref().take(run.literals as usize) {
                 match literal {
                     Literal::Zeros { bytes } => builder.row(Row::Zeros { bytes: *bytes })?,
-                    Literal::New { bytes, digest } => builder.new_or_repeat(*bytes, *digest)?,
+                    Literal::New { lane, bytes, digest } => builder.new_or_repeat(*lane, *bytes, *digest)?,
                 }
             }
         }
@@ -190,10 +194,10 @@ impl DeltaTable {
                 varint::put(
                     &mut bytes,
                     match literal {
-                        Literal::Zeros { bytes } => u64::from(*bytes) << 1 | 1,
-                        Literal::New { bytes, digest } => {
+                        Literal::Zeros { bytes } => u64::from(*bytes) << 2 | ZEROS,
+                        Literal::New { lane, bytes, digest } => {
                             digests.push(*digest);
-                            u64::from(*bytes) << 1
+                            u64::from(*bytes) << 2 | if *lane == Lane::Aside { NEW_ASIDE } else { NEW }
                         }
                     },
                 );
@@ -201,12 +205,17 @@ impl DeltaTable {
         }
         bytes.extend(digests.iter().flat_map(|digest| digest.0));
         varint::put(&mut bytes, self.patches.len() as u64);
-        let mut end = 0;
+        let mut begin = 0;
         for patch in &self.patches {
-            varint::put(&mut bytes, (patch.first_chunk - end).into());
-            varint::put(&mut bytes, patch.chunks.into());
             varint::put(&mut bytes, patch.stored_bytes.into());
-            end = patch.first_chunk + patch.chunks;
+            varint::put(&mut bytes, patch.chunks.len() as u64);
+            let mut behind = begin;
+            for run in &patch.chunks {
+                varint::put(&mut bytes, (run.start - behind).into());
+                varint::put(&mut bytes, (run.end - run.start).into());
+                behind = run.end;
+            }
+            begin = patch.begins();
         }
         bytes
     }
@@ -225,7 +234,7 @@ impl DeltaTable {
         check_image_bytes(image_bytes)?;
         let shapes = FrameShape::read_all(&mut reader)?;
         let (runs, literals, rows) = read_runs(&mut reader)?;
-        let patches = read_patches(&mut reader, rows)?;
+        let patches = place(read_patches(&mut reader, rows)?, rows as usize)?;
         reader.end()?;
         Ok(Self { image_bytes, shapes, runs, literals, patches })
     }
@@ -233,35 +242,48 @@ impl DeltaTable {
     /// What a patch makes is known only with the lengths of its chunks.
     fn check_targets(&self, table: &ChunkTable) -> Result<()> {
         for patch in &self.patches {
-            let chunks = table.chunks().get(patch.chunk_numbers()).unwrap_or_default();
-            let bytes = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+            let chunks = patch.chunk_numbers().filter_map(|number| table.chunks().get(number));
+            let bytes = chunks.map(|chunk| u64::from(chunk.bytes)).sum();
             varint::bounded("what a patch makes", bytes, MAX_PATCH_TARGET_BYTES)?;
         }
         Ok(())
     }
 }
 
-fn literal(chunk: &Chunk) -> Literal {
+fn literal(table: &ChunkTable, chunk: &Chunk) -> Literal {
     match chunk.source {
         Source::Zeros => Literal::Zeros { bytes: chunk.bytes },
-        Source::Frame { .. } => Literal::New { bytes: chunk.bytes, digest: chunk.digest },
+        Source::Frame { frame, .. } => {
+            Literal::New { lane: table.lane(frame), bytes: chunk.bytes, digest: chunk.digest }
+        }
     }
 }
 
-fn equal(one: &Chunk, other: &Chunk) -> bool {
-    one.digest == other.digest
-        && one.bytes == other.bytes
-        && (one.source == Source::Zeros) == (other.source == Source::Zeros)
+/// Whether a row of one table says the same as one of the other.
+fn equal((base, new): (&ChunkTable, &ChunkTable), one: &Chunk, other: &Chunk) -> bool {
+    let sources = match (one.source, other.source) {
+        (Source::Zeros, Source::Zeros) => true,
+        (Source::Frame { frame: one, .. }, Source::Frame { frame: other, .. }) => {
+            base.lane(one) == new.lane(other)
+        }
+        (Source::Zeros, Source::Frame { .. }) | (Source::Frame { .. }, Source::Zeros) => false,
+    };
+    sources && one.digest == other.digest && one.bytes == other.bytes
 }
 
 /// Where in the base the longest run of equal rows begins, and how many they are; of equal ones the nearest to `cursor`.
-fn longest(base: &[Chunk], new: &[Chunk], places: &[usize], cursor: usize) -> (usize, usize) {
+fn longest(
+    tables: (&ChunkTable, &ChunkTable),
+    new: &[Chunk],
+    places: &[usize],
+    cursor: usize,
+) -> (usize, usize) {
     let middle = places.partition_point(|place| *place < cursor);
     let near = middle.saturating_sub(MOST_CANDIDATES / 2)..(middle + MOST_CANDIDATES / 2).min(places.len());
     let mut best = (cursor, 0);
     for place in places.get(near).unwrap_or_default() {
-        let behind = base.get(*place..).unwrap_or_default();
-        let equal = behind.iter().zip(new).take_while(|(one, other)| equal(one, other)).count();
+        let behind = tables.0.chunks().get(*place..).unwrap_or_default();
+        let equal = behind.iter().zip(new).take_while(|(one, other)| equal(tables, one, other)).count();
         let nearer = place.abs_diff(cursor) < best.0.abs_diff(cursor);
         if equal > best.1 || (equal == best.1 && nearer) {
             best = (*place, equal);
@@ -270,21 +292,30 @@ fn longest(base: &[Chunk], new: &[Chunk], places: &[usize], cursor: usize) -> (u
     best
 }
 
-/// Gives each patch its place behind the one before.
+/// Gives each patch its place behind the one before. Each begins behind where the one before begins, and no chunk is made twice.
 fn place(entries: Vec<PatchEntry>, rows: usize) -> Result<Vec<Patch>> {
     let mut patches: Vec<Patch> = Vec::with_capacity(entries.len());
-    let (mut end, mut offset) = (0u32, 0u64);
-    for PatchEntry { first_chunk, chunks, stored_bytes } in entries {
-        if chunks == 0 || stored_bytes == 0 {
-            return Err(Error::malformed(STRUCTURE, "a patch is empty"));
-        }
+    let mut made = vec![false; rows];
+    let (mut begin, mut offset) = (None, 0u64);
+    for PatchEntry { chunks, stored_bytes } in entries {
         varint::bounded("patch", stored_bytes.into(), MAX_PATCH_STORED_BYTES)?;
-        let next =
-            first_chunk.checked_add(chunks).filter(|next| first_chunk >= end && *next as usize <= rows);
-        end = next.ok_or_else(|| {
-            Error::malformed(STRUCTURE, "patches overlap, or make chunks that are not there")
-        })?;
-        patches.push(Patch { first_chunk, chunks, offset, stored_bytes });
+        let mut end = None;
+        for run in &chunks {
+            let wrong = || Error::malformed(STRUCTURE, "patches overlap, or make chunks that are not there");
+            let makes = made.get_mut(run.start as usize..run.end as usize).ok_or_else(wrong)?;
+            let touches = end.is_some_and(|end| run.start <= end);
+            if makes.is_empty() || touches || makes.contains(&true) {
+                return Err(wrong());
+            }
+            makes.fill(true);
+            end = Some(run.end);
+        }
+        let first = chunks.first().map(|run| run.start);
+        if first.is_none() || stored_bytes == 0 || (begin.is_some() && first <= begin) {
+            return Err(Error::malformed(STRUCTURE, "a patch is empty, or stands before an earlier one"));
+        }
+        begin = first;
+        patches.push(Patch { chunks, offset, stored_bytes });
         offset += u64::from(stored_bytes);
     }
     Ok(patches)
@@ -319,12 +350,17 @@ fn read_runs(reader: &mut Reader<'_>) -> Result<(Vec<Run>, Vec<Literal>, u32)> {
         )?;
         for _ in 0..said {
             let head = reader.varint()?;
-            let bytes = varint::bounded("chunk", head >> 1, MAX_CHUNK_BYTES)?;
+            let bytes = varint::bounded("chunk", head >> 2, MAX_CHUNK_BYTES)?;
             if bytes == 0 {
                 return Err(Error::malformed(STRUCTURE, "a chunk is empty"));
             }
-            let new = Literal::New { bytes, digest: Digest256([0; 32]) };
-            literals.push(if head & 1 == 1 { Literal::Zeros { bytes } } else { new });
+            let new = |lane| Literal::New { lane, bytes, digest: Digest256([0; 32]) };
+            literals.push(match head & 3 {
+                NEW => new(Lane::Main),
+                NEW_ASIDE => new(Lane::Aside),
+                ZEROS => Literal::Zeros { bytes },
+                _ => return Err(Error::malformed(STRUCTURE, "a row is of no kind that there is")),
+            });
         }
         runs.push(Run { base_row, copied, literals: said });
     }
@@ -337,22 +373,30 @@ fn read_runs(reader: &mut Reader<'_>) -> Result<(Vec<Run>, Vec<Literal>, u32)> {
     Ok((runs, literals, rows))
 }
 
-fn read_patches(reader: &mut Reader<'_>, rows: u32) -> Result<Vec<Patch>> {
+fn read_patches(reader: &mut Reader<'_>, rows: u32) -> Result<Vec<PatchEntry>> {
     let count = reader.at_most("list of patches", MAX_CHUNKS)?;
     let mut entries = Vec::new();
-    let mut end = 0u32;
+    // Every run makes a chunk of its own, so there are no more of them than rows: that bounds the memory.
+    let mut left = rows;
+    let mut begin = 0u32;
     for _ in 0..count {
-        // Each is at most MAX_CHUNKS, and what reaches beyond the rows is refused before the next one is added.
-        let first_chunk = end + reader.at_most("list of chunks", rows)?;
-        let chunks = reader.at_most("list of chunks", rows)?;
-        end = varint::bounded("chunks of a patch", u64::from(first_chunk) + u64::from(chunks), rows)?;
-        entries.push(PatchEntry {
-            first_chunk,
-            chunks,
-            stored_bytes: reader.at_most("patch", MAX_PATCH_STORED_BYTES)?,
-        });
+        let stored_bytes = reader.at_most("patch", MAX_PATCH_STORED_BYTES)?;
+        let runs = reader.at_most("list of chunks of a patch", left)?;
+        left -= runs;
+        let mut chunks = Vec::new();
+        let mut behind = begin;
+        for _ in 0..runs {
+            // Each is at most MAX_CHUNKS, and what reaches beyond the rows is refused before the next one is added.
+            let start = behind + reader.at_most("list of chunks", rows)?;
+            let bytes = reader.at_most("list of chunks", rows)?;
+            let end = varint::bounded("chunks of a patch", u64::from(start) + u64::from(bytes), rows)?;
+            chunks.push(start..end);
+            behind = end;
+        }
+        begin = chunks.first().map_or(begin, |run| run.start);
+        entries.push(PatchEntry { chunks, stored_bytes });
     }
-    place(entries, rows as usize)
+    Ok(entries)
 }
 
 #[cfg(test)]

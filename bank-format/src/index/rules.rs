@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Chunk, ChunkTable, Frame, FrameShape, STRUCTURE, Source, check_image_bytes};
+use super::{Chunk, ChunkTable, Frame, FrameShape, Lane, STRUCTURE, Source, check_image_bytes};
 use crate::{
     digest::Digest256,
     error::{Error, Result},
@@ -14,8 +14,8 @@ use crate::{
 /// A row of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Row {
-    /// Its bytes are the next ones in the content of the frames.
-    New { bytes: u32, digest: Digest256 },
+    /// Its bytes are the next ones in the content of the frames of its lane.
+    New { lane: Lane, bytes: u32, digest: Digest256 },
     /// All bytes are zero.
     Zeros { bytes: u32 },
     /// Equals the new chunk of that number.
@@ -26,17 +26,29 @@ pub(crate) enum Row {
 pub(crate) struct Builder {
     table: ChunkTable,
     image_cursor: u64,
-    stored_cursor: u64,
-    /// New chunks that the last frame still lacks.
-    lacking: u32,
+    main: Filling,
+    aside: Filling,
+    /// Frames that are full.
+    filled: u32,
     /// Numbers of the new chunks.
     numbers: HashMap<Digest256, u32>,
     zeros: BTreeSet<u32>,
 }
 
+/// The frame of a lane that is being filled.
+#[derive(Default)]
+struct Filling {
+    /// The frames before it are full, or of the other lane.
+    frame: usize,
+    /// New chunks in it.
+    chunks: u32,
+}
+
 impl Builder {
     pub(crate) fn new(image_bytes: u64, shapes: Vec<FrameShape>) -> Result<Self> {
         check_image_bytes(image_bytes)?;
+        let mut frames = Vec::with_capacity(shapes.len());
+        let mut offset = 0;
         for shape in &shapes {
             if shape.stored_bytes > MAX_FRAME_STORED_BYTES {
                 return Err(too_large("frame", shape.stored_bytes, MAX_FRAME_STORED_BYTES));
@@ -44,12 +56,15 @@ impl Builder {
             if shape.chunks == 0 || shape.stored_bytes == 0 {
                 return Err(Error::malformed(STRUCTURE, "a frame is empty"));
             }
+            frames.push(Frame { offset, stored_bytes: shape.stored_bytes, raw_bytes: 0 });
+            offset += u64::from(shape.stored_bytes);
         }
         Ok(Self {
-            table: ChunkTable { image_bytes, shapes, frames: Vec::new(), chunks: Vec::new() },
+            table: ChunkTable { image_bytes, shapes, frames, chunks: Vec::new() },
             image_cursor: 0,
-            stored_cursor: 0,
-            lacking: 0,
+            main: Filling::default(),
+            aside: Filling::default(),
+            filled: 0,
             numbers: HashMap::new(),
             zeros: BTreeSet::new(),
         })
@@ -58,7 +73,7 @@ impl Builder {
     /// Takes the next row.
     pub(crate) fn row(&mut self, row: Row) -> Result<()> {
         let (bytes, source, digest) = match row {
-            Row::New { bytes, digest } => (bytes, self.place(bytes, digest)?, digest),
+            Row::New { lane, bytes, digest } => (bytes, self.place(lane, bytes, digest)?, digest),
             Row::Zeros { bytes } => {
                 self.zeros.insert(bytes);
                 // Known at the end, when all lengths are.
@@ -94,48 +109,49 @@ impl Builder {
     }
 
     /// Takes a chunk that is not zeros: a repeat where one of this digest went before, else new.
-    pub(crate) fn new_or_repeat(&mut self, bytes: u32, digest: Digest256) -> Result<()> {
+    pub(crate) fn new_or_repeat(&mut self, lane: Lane, bytes: u32, digest: Digest256) -> Result<()> {
         match self.numbers.get(&digest) {
             Some(of) if self.table.chunks.get(*of as usize).is_some_and(|first| first.bytes == bytes) => {
                 self.row(Row::Repeat { of: *of })
             }
-            Some(_) | None => self.row(Row::New { bytes, digest }),
+            Some(_) | None => self.row(Row::New { lane, bytes, digest }),
         }
     }
 
-    /// The next place in the content of the frames.
-    fn place(&mut self, bytes: u32, digest: Digest256) -> Result<Source> {
+    /// The next place in the content of the frames of a lane.
+    fn place(&mut self, lane: Lane, bytes: u32, digest: Digest256) -> Result<Source> {
         let number = self.table.chunks.len() as u32;
         if let Some(earlier) = self.numbers.insert(digest, number) {
             let detail = format!("chunks {earlier} and {number} have one digest, and are stored twice");
             return Err(Error::malformed(STRUCTURE, detail));
         }
-        if self.lacking == 0 {
-            let shape = self
-                .table
-                .shapes
-                .get(self.table.frames.len())
-                .ok_or_else(|| Error::malformed(STRUCTURE, format!("no frame carries chunk {number}")))?;
-            let frame = Frame { offset: self.stored_cursor, stored_bytes: shape.stored_bytes, raw_bytes: 0 };
-            self.stored_cursor += u64::from(shape.stored_bytes);
-            self.lacking = shape.chunks;
-            self.table.frames.push(frame);
+        let filling = match lane {
+            Lane::Main => &mut self.main,
+            Lane::Aside => &mut self.aside,
+        };
+        let is_full = |shape: &FrameShape| shape.lane != lane || filling.chunks >= shape.chunks;
+        if self.table.shapes.get(filling.frame).is_some_and(is_full) {
+            let behind = self.table.shapes.iter().skip(filling.frame + 1);
+            let skipped = behind.take_while(|shape| shape.lane != lane).count();
+            *filling = Filling { frame: filling.frame + 1 + skipped, chunks: 0 };
         }
-        self.lacking -= 1;
-        let frame_number = self.table.frames.len() as u32 - 1;
-        let frame =
-            self.table.frames.last_mut().ok_or_else(|| Error::malformed(STRUCTURE, "it has no frame"))?;
+        let no_frame = || Error::malformed(STRUCTURE, format!("no frame carries chunk {number}"));
+        let shape = self.table.shapes.get(filling.frame).ok_or_else(no_frame)?;
+        let frame = self.table.frames.get_mut(filling.frame).ok_or_else(no_frame)?;
+        filling.chunks += 1;
         let offset = frame.raw_bytes;
         frame.raw_bytes = offset.saturating_add(bytes);
         if frame.raw_bytes > MAX_FRAME_RAW_BYTES {
             return Err(too_large("frame content", frame.raw_bytes, MAX_FRAME_RAW_BYTES));
         }
-        if self.lacking == 0 && frame.stored_bytes > frame.raw_bytes {
+        let frame_number = filling.frame as u32; // at most MAX_CHUNKS frames were read
+        if filling.chunks == shape.chunks && frame.stored_bytes > frame.raw_bytes {
             return Err(Error::malformed(
                 STRUCTURE,
                 format!("frame {frame_number} is longer than its content"),
             ));
         }
+        self.filled += u32::from(filling.chunks == shape.chunks);
         Ok(Source::Frame { frame: frame_number, offset })
     }
 
@@ -144,7 +160,7 @@ impl Builder {
         if self.image_cursor != self.table.image_bytes {
             return Err(Error::malformed(STRUCTURE, "chunks do not cover the image"));
         }
-        if self.lacking != 0 || self.table.frames.len() != self.table.shapes.len() {
+        if self.filled as usize != self.table.shapes.len() {
             return Err(Error::malformed(STRUCTURE, "chunks do not cover the frames"));
         }
         let digests = digests_of_zeros(&self.zeros);

@@ -35,7 +35,7 @@ fn the_delta_makes_the_table_of_the_golden_bundle() {
     let delta = DeltaTable::decode(DELTA_TABLE).unwrap();
     assert_eq!(delta.encode(), DELTA_TABLE);
     assert_eq!(delta.image_bytes(), 8192);
-    let patch = Patch { first_chunk: 4, chunks: 1, offset: 0, stored_bytes: PATCH.len() as u32 };
+    let patch = Patch { chunks: vec![4..5], offset: 0, stored_bytes: PATCH.len() as u32 };
     assert_eq!(delta.patches(), [patch]);
 
     let opened = open(BUNDLE).unwrap();

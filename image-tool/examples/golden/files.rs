@@ -8,7 +8,7 @@ use bank_format::{
         DeltaTable, PatchEntry,
         patch::{BaseBlock, Header, Kind, Op, Stream, encode_ops},
     },
-    index::{ChunkTable, Source},
+    index::{ChunkTable, Lane, Source},
     manifest::{Build, Tree},
     record::{
         self, BankRecord, BankState, ImageProof, Intent, LastResult, Outcome, Purpose, Record, Trial,
@@ -54,7 +54,7 @@ pub fn base_table() -> ChunkTable {
         (1000, text, Digest256::of(&text_of_the_image())),
         (1896, letters, Digest256::of(&[b'r'; 1896])),
     ];
-    ChunkTable::new(&[(51, 1000), (18, 1896)], &chunks).unwrap()
+    ChunkTable::new(&[(Lane::Main, 51, 1000), (Lane::Main, 18, 1896)], &chunks).unwrap()
 }
 
 /// As the bundle has it: noise is new, and the letters are upper case now. Its frames are told as they are in the bundle.
@@ -68,11 +68,12 @@ pub fn new_table() -> ChunkTable {
         (1000, at(0), Digest256::of(&text_of_the_image())),
         (1896, at(2), Digest256::of(&[b'R'; 1896])),
     ];
-    ChunkTable::new(&[(51, 1000), (200, 200), (18, 1896)], &chunks).unwrap()
+    ChunkTable::new(&[(Lane::Main, 51, 1000), (Lane::Main, 200, 200), (Lane::Main, 18, 1896)], &chunks)
+        .unwrap()
 }
 
 fn delta() -> DeltaTable {
-    let patch = PatchEntry { first_chunk: 4, chunks: 1, stored_bytes: patch().len() as u32 };
+    let patch = PatchEntry { chunks: vec![4..5], stored_bytes: patch().len() as u32 };
     DeltaTable::between(&base_table(), &new_table(), vec![patch]).unwrap()
 }
 

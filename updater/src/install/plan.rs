@@ -186,10 +186,12 @@ fn lies_in(file: &mut dyn ImageFile, chunk: &Chunk, buffer: &mut Vec<u8>) -> boo
 
 #[cfg(test)]
 mod tests {
+    use bank_format::index::Lane;
+
     use super::*;
 
     fn table(sizes: &[u32]) -> ChunkTable {
-        let frames: Vec<_> = sizes.iter().map(|bytes| (*bytes, *bytes)).collect();
+        let frames: Vec<_> = sizes.iter().map(|bytes| (Lane::Main, *bytes, *bytes)).collect();
         let chunks: Vec<_> = sizes
             .iter()
             .enumerate()

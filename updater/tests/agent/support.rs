@@ -15,7 +15,7 @@ use std::{
 use bank_format::{
     Bank, Digest256, Manifest, TrustRoot,
     header::Header,
-    index::{ChunkTable, Source},
+    index::{ChunkTable, Lane, Source},
     json,
     loader::Spare,
     manifest::{Build, Image, Index, Tree, Verity},
@@ -149,7 +149,7 @@ fn pack(data: &[u8]) -> (ChunkTable, Vec<u8>) {
         }
         let packed = zstd::bulk::compress(&content, 3).unwrap();
         let packed = if packed.len() < content.len() { packed } else { content.clone() };
-        frames.push((packed.len() as u32, content.len() as u32));
+        frames.push((Lane::Main, packed.len() as u32, content.len() as u32));
         stored.extend(packed);
     }
     (ChunkTable::new(&frames, &chunks).unwrap(), stored)

@@ -11,14 +11,14 @@ fn table(contents: &[u32]) -> ChunkTable {
     let shapes = contents
         .iter()
         .filter(|content| **content != 0 && seen.insert(**content))
-        .map(|_| FrameShape { chunks: 1, stored_bytes: 500 })
+        .map(|_| FrameShape { lane: Lane::Main, chunks: 1, stored_bytes: 500 })
         .collect();
     let mut builder = Builder::new(1000 * contents.len() as u64, shapes).unwrap();
     for content in contents {
         if *content == 0 {
             builder.row(Row::Zeros { bytes: 1000 }).unwrap();
         } else {
-            builder.new_or_repeat(1000, Digest256::of(&content.to_le_bytes())).unwrap();
+            builder.new_or_repeat(Lane::Main, 1000, Digest256::of(&content.to_le_bytes())).unwrap();
         }
     }
     builder.finish().unwrap()
@@ -72,13 +72,15 @@ fn the_wrong_base_makes_another_table_or_none() {
 #[test]
 fn patches_have_their_places_and_none_overlaps() {
     let (base, new) = (table(&[1, 2]), table(&[3, 4, 5, 6, 7]));
-    let entry = |first_chunk, chunks, stored_bytes| PatchEntry { first_chunk, chunks, stored_bytes };
+    let runs =
+        |chunks: &[std::ops::Range<u32>], stored_bytes| PatchEntry { chunks: chunks.to_vec(), stored_bytes };
+    let entry = |first: u32, chunks: u32, bytes| runs(&[first..first.wrapping_add(chunks)], bytes);
     let with = |patches: &[PatchEntry]| DeltaTable::between(&base, &new, patches.to_vec());
     let delta = with(&[entry(0, 2, 100), entry(2, 1, 50), entry(4, 1, 7)]).unwrap();
     let read = DeltaTable::decode(&delta.encode()).unwrap();
     assert_eq!(read, delta);
-    let places: Vec<_> = read.patches().iter().map(|patch| (patch.chunk_numbers(), patch.offset)).collect();
-    assert_eq!(places, [(0..2, 0), (2..3, 100), (4..5, 150)]);
+    let places: Vec<_> = read.patches().iter().map(|patch| (patch.chunks.clone(), patch.offset)).collect();
+    assert_eq!(places, [(vec![0..2], 0), (vec![2..3], 100), (vec![4..5], 150)]);
     assert_eq!(read.patches_bytes(), 157);
     for bad in [
         &[entry(0, 0, 1)][..],
@@ -89,9 +91,17 @@ fn patches_have_their_places_and_none_overlaps() {
         &[entry(2, 1, 1), entry(0, 1, 1)],
         &[entry(u32::MAX, 2, 1)],
         &[entry(0, 1, MAX_PATCH_STORED_BYTES + 1)],
+        &[runs(&[], 1)],
+        &[runs(&[0..1, 1..2], 1)],
+        &[runs(&[2..3, 0..1], 1)],
+        &[runs(&[0..1, 3..4], 1), runs(&[3..5], 1)],
     ] {
         assert!(with(bad).is_err(), "{bad:?}");
     }
+    let woven = with(&[runs(&[0..1, 3..4], 10), runs(&[1..2, 4..5], 20)]).unwrap();
+    let read = DeltaTable::decode(&woven.encode()).unwrap();
+    assert_eq!(read, woven);
+    assert_eq!(read.patches()[1].chunk_numbers().collect::<Vec<_>>(), [1, 4]);
 }
 
 #[test]
@@ -102,10 +112,10 @@ fn a_patch_that_makes_more_than_the_limit_is_refused_with_its_lengths() {
         builder.row(Row::Zeros { bytes: MAX_CHUNK_BYTES }).unwrap();
     }
     let new = builder.finish().unwrap();
-    let entry = |chunks| vec![PatchEntry { first_chunk: 0, chunks, stored_bytes: 1 }];
+    let entry = |chunks| vec![PatchEntry { chunks: vec![0..chunks], stored_bytes: 1 }];
     assert!(matches!(DeltaTable::between(&new, &new, entry(chunks)), Err(Error::TooLarge { .. })));
     let mut delta = DeltaTable::between(&new, &new, entry(chunks - 1)).unwrap();
-    delta.patches[0].chunks = chunks;
+    delta.patches[0].chunks = vec![0..chunks];
     let forged = DeltaTable::decode(&delta.encode()).unwrap();
     assert!(matches!(forged.chunk_table(&new), Err(Error::TooLarge { .. })));
 }
@@ -126,13 +136,13 @@ fn forged(numbers: &[Option<u64>]) -> Result<DeltaTable> {
 fn lies_are_refused_before_memory_is_taken() {
     let n = Some;
     let most = u64::from(MAX_CHUNKS);
-    let (zeros, new) = (n(10 << 1 | 1), n(10 << 1));
+    let (zeros, new) = (n(10 << 2 | 1), n(10 << 2));
     type Case<'a> = (&'a str, &'a [Option<u64>]);
     let good: &[Case] = &[
         ("nothing", &[n(0), n(0), n(0), n(0)]),
         ("zeros", &[n(10), n(0), n(1), n(0), n(1), zeros, n(0)]),
-        ("new", &[n(10), n(1), n(1), n(5), n(1), n(0), n(1), new, None, n(0)]),
-        ("a copy and a patch", &[n(10), n(0), n(1), n(1), n(2 * 5), n(0), n(1), n(0), n(1), n(99)]),
+        ("new", &[n(10), n(1), n(2), n(5), n(1), n(0), n(1), new, None, n(0)]),
+        ("a copy and a patch", &[n(10), n(0), n(1), n(1), n(2 * 5), n(0), n(1), n(99), n(1), n(0), n(1)]),
     ];
     for (name, numbers) in good {
         assert!(forged(numbers).is_ok(), "{name}");
@@ -154,17 +164,26 @@ fn lies_are_refused_before_memory_is_taken() {
             &[n(10), n(0), n(2), n(0), n(1), zeros, n(0), n(1), zeros, n(0)],
         ),
         ("an empty row", &[n(10), n(0), n(1), n(0), n(1), n(1), n(0)]),
+        ("a row of kind 2", &[n(10), n(0), n(1), n(0), n(1), n(10 << 2 | 2), n(0)]),
         (
             "a row too large",
-            &[n(10), n(0), n(1), n(0), n(1), n(u64::from(MAX_CHUNK_BYTES + 1) << 1), None, n(0)],
+            &[n(10), n(0), n(1), n(0), n(1), n(u64::from(MAX_CHUNK_BYTES + 1) << 2), None, n(0)],
         ),
-        ("no digest", &[n(10), n(1), n(1), n(5), n(1), n(0), n(1), new, n(0)]),
+        ("no digest", &[n(10), n(1), n(2), n(5), n(1), n(0), n(1), new, n(0)]),
         ("bytes behind its end", &[n(0), n(0), n(0), n(0), n(0)]),
-        ("a patch beyond the rows", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(0), n(2), n(1)]),
-        ("a gap beyond the rows", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(2), n(1), n(1)]),
-        ("a patch of no chunk", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(0), n(0), n(1)]),
-        ("a patch of no byte", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(0), n(1), n(0)]),
-        ("a patch of 2^32 bytes", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(0), n(1), n(1 << 32)]),
+        ("a patch beyond the rows", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(1), n(1), n(0), n(2)]),
+        ("a gap beyond the rows", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(1), n(1), n(2), n(1)]),
+        ("a patch of no chunk", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(1), n(1), n(0), n(0)]),
+        ("a patch of no run", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(1), n(0)]),
+        (
+            "more runs than rows",
+            &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(1), n(2), n(0), n(1), n(0), n(1)],
+        ),
+        ("a patch of no byte", &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(0), n(1), n(0), n(1)]),
+        (
+            "a patch of 2^32 bytes",
+            &[n(10), n(0), n(1), n(0), n(1), zeros, n(1), n(1 << 32), n(1), n(0), n(1)],
+        ),
     ];
     for (name, numbers) in bad {
         assert!(forged(numbers).is_err(), "{name}");
@@ -175,12 +194,18 @@ fn lies_are_refused_before_memory_is_taken() {
 /// Patches of some of the chunks of a table.
 fn patches(chunks: usize, lengths: &[(u32, u32)]) -> Vec<PatchEntry> {
     let mut end = 0;
-    let mut entries = Vec::new();
-    for (gap, length) in lengths {
-        let first_chunk = end + gap;
-        end = first_chunk + length;
-        if end as usize <= chunks {
-            entries.push(PatchEntry { first_chunk, chunks: *length, stored_bytes: 1 + gap * 1000 });
+    let mut entries: Vec<PatchEntry> = Vec::new();
+    for (number, (gap, length)) in lengths.iter().enumerate() {
+        let first = end + gap;
+        end = first + length;
+        if end as usize > chunks {
+            break;
+        }
+        // Some are woven into each other.
+        let earlier = entries.len().checked_sub(2).filter(|_| *gap > 0 && number % 3 == 0);
+        match earlier.and_then(|earlier| entries.get_mut(earlier)) {
+            Some(earlier) => earlier.chunks.push(first..end),
+            None => entries.push(PatchEntry { chunks: vec![first..end], stored_bytes: 1 + gap * 1000 }),
         }
     }
     entries
