@@ -88,7 +88,8 @@ impl Table {
         put(&mut bytes, self.image_bytes);
         put(&mut bytes, self.frames.len() as u64);
         for (chunks, stored) in &self.frames {
-            put(&mut bytes, *chunks);
+            // In lane 0.
+            put(&mut bytes, chunks << 1);
             put(&mut bytes, *stored);
         }
         put(&mut bytes, self.rows.len() as u64);

@@ -42,7 +42,7 @@ pub(crate) fn tables() -> impl Strategy<Value = ChunkTable> {
         |(contents, cuts)| {
             // Of each content the length and whether it is zeros follow from its number.
             let mut seen = std::collections::BTreeSet::new();
-            let lane = |content: u32| if content % 3 == 0 { Lane::Aside } else { Lane::Main };
+            let lane = |content: u32| if content.is_multiple_of(3) { Lane::Aside } else { Lane::Main };
             let new: Vec<u32> =
                 contents.iter().copied().filter(|content| *content >= 8 && seen.insert(*content)).collect();
             let of = |wanted| new.iter().filter(|content| lane(**content) == wanted).count();

@@ -1,4 +1,5 @@
 //! The table of a delta, patches, and the tail of a bank: their values, and the way back to the same bytes.
+#![expect(clippy::single_range_in_vec_init, reason = "a patch makes runs of chunks")]
 
 use bank_format::{
     Digest256, Error,

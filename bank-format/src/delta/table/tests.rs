@@ -1,4 +1,5 @@
 //! Tables of deltas: they make what they were made for, and never anything beyond the limits.
+#![expect(clippy::single_range_in_vec_init, reason = "a patch makes runs of chunks")]
 
 use proptest::prelude::*;
 
