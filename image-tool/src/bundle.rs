@@ -5,15 +5,16 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, Seek as _, SeekFrom, Write as _},
+    io::{self, BufWriter, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
 use bank_format::{
     Digest256, Manifest,
     header::Header,
+    index::ChunkTable,
     limits::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, MAX_IMAGES},
-    manifest::{self, Build, Document, Image, Index, Tree, Verity},
+    manifest::{self, Build, Delta, Document, Image, Index, Tree, Verity},
     release::Version,
     signatures,
 };
@@ -21,10 +22,12 @@ use tempfile::NamedTempFile;
 
 use crate::{
     chunker::{self, Input, Packing},
+    cuts,
     error::{Error, Result},
     keys::ReleaseKeys,
     progress::Progress,
     reader::BundleFile,
+    segments::{self, Segment},
 };
 
 /// An image that goes into a bundle.
@@ -38,8 +41,8 @@ pub struct ImageSpec {
     pub tree: Tree,
     /// Salt of the tree.
     pub salt: Vec<u8>,
-    /// Sorted offsets where chunks should begin, such as where files begin in it; may be empty.
-    pub boundaries: Vec<u64>,
+    /// Lengths of its chunks, where somebody knows better than `cuts`; they add up to its bytes.
+    pub lengths: Option<Vec<u32>>,
 }
 
 /// What goes into a bundle.
@@ -64,6 +67,8 @@ pub struct BundleSpec<'a> {
     pub keys: &'a ReleaseKeys,
     /// How frames are packed.
     pub packing: Packing,
+    /// Bundles of older releases that deltas are made from.
+    pub from: Vec<PathBuf>,
 }
 
 /// What became of an image.
@@ -83,6 +88,8 @@ pub struct ImageSummary {
     pub repeated_chunks: usize,
     /// Root of its hash tree.
     pub verity_root: Digest256,
+    /// Versions of older releases, and the bytes of the delta from each.
+    pub deltas: Vec<(Version, u64)>,
 }
 
 /// What was written.
@@ -119,10 +126,9 @@ pub fn write(spec: &BundleSpec<'_>, out: &Path, progress: &dyn Progress) -> Resu
     for image in &spec.images {
         packed.push(pack(spec, image, &mut frames, progress)?);
     }
-    let (summaries, indexes): (Vec<_>, Vec<_>) = packed.into_iter().unzip();
-
-    let manifest =
-        manifest(spec, &summaries, &indexes).encode().map_err(Error::format("write the manifest"))?;
+    let mut deltas = tempfile::tempfile_in(dir).map_err(Error::file("make a file in", dir))?;
+    let entries = deltas::make(spec, &packed, dir, &mut deltas, progress)?;
+    let manifest = manifest(spec, &packed, &entries).encode().map_err(Error::format("write the manifest"))?;
     let signed = spec.keys.sign(&signatures::signing_message(manifest.as_bytes()))?;
     let signatures = signatures::encode(&signed);
     let frames_bytes = frames.stream_position().map_err(Error::file("measure", "the frames"))?;
@@ -130,10 +136,10 @@ pub fn write(spec: &BundleSpec<'_>, out: &Path, progress: &dyn Progress) -> Resu
     let header = Header::lay_out([
         manifest.len() as u64,
         signatures.len() as u64,
-        indexes.iter().map(|index| index.len() as u64).sum(),
+        packed.iter().map(|image| image.index.len() as u64).sum(),
         documents_bytes,
         frames_bytes,
-        0,
+        entries.iter().map(|delta| delta.bytes).sum(),
     ])
     .map_err(Error::format("lay out the bundle"))?;
 
@@ -142,20 +148,32 @@ pub fn write(spec: &BundleSpec<'_>, out: &Path, progress: &dyn Progress) -> Resu
     let mut parts: Vec<&[u8]> = Vec::new();
     let head = header.encode();
     parts.extend([&head[..], manifest.as_bytes(), &signatures]);
-    parts.extend(indexes.iter().map(Vec::as_slice));
+    parts.extend(packed.iter().map(|image| image.index.as_slice()));
     parts.extend(spec.documents.iter().map(|(_, bytes)| bytes.as_slice()));
     frames.rewind().map_err(Error::file("read", "the frames"))?;
-    write_all(file.as_file_mut(), &parts, &mut frames).map_err(Error::file("write", out))?;
+    deltas.rewind().map_err(Error::file("read", "the deltas"))?;
+    write_all(file.as_file_mut(), &parts, [&mut frames, &mut deltas]).map_err(Error::file("write", out))?;
     // As a device would open it; a bundle that it would refuse never gets its name.
     let checked = BundleFile::open(file.path())?.verify(spec.keys.root())?;
     let manifest_digest = checked.opened().manifest_digest();
     publish(file, out)?;
+    let told: Vec<Vec<(Version, u64)>> = packed
+        .iter()
+        .map(|image| {
+            let of_image = entries.iter().filter(|delta| delta.image == image.summary.name);
+            of_image.map(|delta| (delta.base_version.clone(), delta.bytes)).collect()
+        })
+        .collect();
     Ok(Summary {
         path: out.to_path_buf(),
         bytes: header.total_bytes(),
         manifest_digest,
         signatures: signed.len(),
-        images: summaries,
+        images: packed
+            .into_iter()
+            .zip(told)
+            .map(|(image, deltas)| ImageSummary { deltas, ..image.summary })
+            .collect(),
     })
 }
 
@@ -183,12 +201,23 @@ fn check(spec: &BundleSpec<'_>) -> Result<()> {
     Ok(())
 }
 
+/// An image whose frames are written.
+struct PackedImage {
+    summary: ImageSummary,
+    table: ChunkTable,
+    /// The table as it is stored.
+    index: Vec<u8>,
+    file: File,
+    subject: String,
+    segments: Vec<Segment>,
+}
+
 fn pack(
     spec: &BundleSpec<'_>,
     image: &ImageSpec,
     frames: &mut File,
     progress: &dyn Progress,
-) -> Result<(ImageSummary, Vec<u8>)> {
+) -> Result<PackedImage> {
     let mut file = File::open(&image.path).map_err(Error::file("open image", &image.path))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(Error::usage(
@@ -208,13 +237,20 @@ fn pack(
         ));
     }
     progress.stage(&format!("pack image {}", image.name));
+    let subject = image.path.display().to_string();
+    let segments = segments::of(&file, bytes, &subject)?;
+    let lengths = match &image.lengths {
+        Some(lengths) => lengths.clone(),
+        None => cuts::lengths(&file, bytes, &segments, &subject)?,
+    };
     let mut writer = BufWriter::with_capacity(1 << 20, frames);
     let packed = chunker::pack(
         Input {
-            subject: &image.path.display().to_string(),
-            reader: &mut BufReader::with_capacity(1 << 20, file),
+            subject: &subject,
+            file: &file,
             bytes,
-            boundaries: &image.boundaries,
+            segments: &segments,
+            lengths: &lengths,
             salt: &image.salt,
         },
         spec.packing,
@@ -230,12 +266,13 @@ fn pack(
         zero_chunks: packed.zero_chunks,
         repeated_chunks: packed.repeated_chunks,
         verity_root: packed.verity_root,
+        deltas: Vec::new(),
     };
-    Ok((summary, packed.table.encode()))
+    Ok(PackedImage { summary, index: packed.table.encode(), table: packed.table, file, subject, segments })
 }
 
-fn manifest(spec: &BundleSpec<'_>, summaries: &[ImageSummary], indexes: &[Vec<u8>]) -> Manifest {
-    let images = spec.images.iter().zip(summaries).zip(indexes);
+fn manifest(spec: &BundleSpec<'_>, packed: &[PackedImage], deltas: &[Delta]) -> Manifest {
+    let images = spec.images.iter().zip(packed);
     Manifest {
         format: manifest::FORMAT,
         name: spec.name.clone(),
@@ -245,7 +282,7 @@ fn manifest(spec: &BundleSpec<'_>, summaries: &[ImageSummary], indexes: &[Vec<u8
         floor: spec.floor.clone(),
         build: spec.build.clone(),
         images: images
-            .map(|((image, summary), index)| Image {
+            .map(|(image, PackedImage { summary, index, .. })| Image {
                 name: image.name.clone(),
                 bytes: summary.bytes,
                 frames_bytes: summary.stored_bytes,
@@ -266,15 +303,17 @@ fn manifest(spec: &BundleSpec<'_>, summaries: &[ImageSummary], indexes: &[Vec<u8
                 sha256: Digest256::of(bytes),
             })
             .collect(),
-        deltas: Vec::new(),
+        deltas: deltas.to_vec(),
     }
 }
 
-fn write_all(file: &mut File, parts: &[&[u8]], frames: &mut File) -> io::Result<()> {
+fn write_all(file: &mut File, parts: &[&[u8]], behind: [&mut File; 2]) -> io::Result<()> {
     for part in parts {
         file.write_all(part)?;
     }
-    io::copy(frames, file)?;
+    for part in behind {
+        io::copy(part, file)?;
+    }
     // Before the rename: otherwise a power cut could leave the name with nothing behind it.
     file.sync_all()
 }
@@ -289,5 +328,6 @@ fn publish(file: NamedTempFile, out: &Path) -> Result<()> {
     Ok(())
 }
 
+mod deltas;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,12 @@
 //!
 //! It streams: at any time a few frames are in memory, however large the image. It promises the same frames and the same
 //! table for any number of threads: what is in a frame follows from the image alone, and frames are written in order.
-//! Deliberately absent: choosing the boundaries; who knows the file system inside the image passes them in.
+//! Where it is cut is decided in `cuts`. What lies between files goes into frames of its own.
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, BufReader, Read, Seek as _, Write},
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,14 +18,16 @@ use std::{
 
 use bank_format::{
     Digest256,
-    index::{ChunkTable, Source},
+    index::{ChunkTable, Lane, Source},
+    limits::MAX_CHUNK_BYTES,
     verity::TreeBuilder,
 };
 
 use crate::{
     codec,
     error::{Error, Result},
-    limits::{CHUNK_BYTES, FRAME_RAW_BYTES},
+    limits::FRAME_RAW_BYTES,
+    segments::{self, Segment},
 };
 
 /// How to pack.
@@ -63,31 +66,18 @@ pub struct Packed {
     pub repeated_chunks: usize,
 }
 
-/// Lengths of the chunks of an image: cut at each of the sorted `boundaries` (byte offsets, such as where files begin),
-/// and every 64 KiB from there.
-pub fn chunk_lengths(image_bytes: u64, boundaries: &[u64]) -> impl Iterator<Item = u32> {
-    let mut at = 0;
-    let mut boundaries = boundaries.iter().copied().peekable();
-    std::iter::from_fn(move || {
-        while boundaries.next_if(|boundary| *boundary <= at).is_some() {}
-        let end = boundaries.peek().copied().unwrap_or(image_bytes).min(image_bytes);
-        let bytes = end.saturating_sub(at).min(u64::from(CHUNK_BYTES));
-        at += bytes;
-        // At most CHUNK_BYTES, so it fits.
-        u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)
-    })
-}
-
 /// An image to be packed.
 pub struct Input<'a> {
     /// Names it in errors.
     pub subject: &'a str,
+    /// The image, from its start.
+    pub file: &'a File,
     /// Its bytes.
-    pub reader: &'a mut dyn Read,
-    /// How many they are.
     pub bytes: u64,
-    /// Where chunks should begin, see [`chunk_lengths`].
-    pub boundaries: &'a [u64],
+    /// What lies where in it.
+    pub segments: &'a [Segment],
+    /// Lengths of its chunks, which add up to its bytes.
+    pub lengths: &'a [u32],
     /// Salt of its hash tree.
     pub salt: &'a [u8],
 }
@@ -112,7 +102,7 @@ pub fn pack(
         let writer = scope.spawn(move || write_in_order(arrivals, frames));
         let line = Line { jobs, order };
         let cut = Cutter::new(input.bytes, input.salt, packing.frame_raw_bytes, line)
-            .and_then(|cutter| cutter.run(input, advance));
+            .and_then(|cutter| cutter.run(&input, advance));
         // When the line broke, the writer knows why.
         let sizes = writer.join().map_err(|_| Error::Bug { what: "the writer of frames panicked" })??;
         cut?.finish(&sizes)
@@ -162,31 +152,53 @@ struct Line {
     order: SyncSender<OnItsWay>,
 }
 
+/// A frame that is being filled.
+#[derive(Default)]
+struct Open {
+    content: Vec<u8>,
+    /// Numbers of the chunks in it, and where each begins.
+    chunks: Vec<(usize, u32)>,
+}
+
 struct Cutter {
     tree: TreeBuilder,
     line: Line,
     frame_raw_bytes: u32,
-    /// Content of the frame that is being filled, and its number.
-    content: Vec<u8>,
-    frame: u32,
-    seen: HashMap<Digest256, Source>,
+    main: Open,
+    aside: Open,
+    /// Lanes of the frames that were sent.
+    lanes: Vec<Lane>,
+    /// Number of the first chunk of a digest.
+    seen: HashMap<Digest256, usize>,
     zeros: HashMap<u32, Digest256>,
-    cut: Cut,
+    chunks: Vec<Row>,
+    zero_chunks: usize,
+    repeated_chunks: usize,
 }
 
-#[derive(Default)]
+/// A chunk, whose frame has its number once it is full.
+struct Row {
+    bytes: u32,
+    digest: Digest256,
+    source: Option<Source>,
+    repeats: Option<usize>,
+}
+
+/// What the cutter knows when it is through.
 struct Cut {
     chunks: Vec<(u32, Source, Digest256)>,
-    verity_root: Option<Digest256>,
+    lanes: Vec<Lane>,
+    verity_root: Digest256,
     zero_chunks: usize,
     repeated_chunks: usize,
 }
 
 impl Cut {
     fn finish(self, sizes: &[(u32, u32)]) -> Result<Packed> {
-        let table = ChunkTable::new(sizes, &self.chunks).map_err(Error::format("make a chunk table"))?;
-        let verity_root = self.verity_root.ok_or(Error::Bug { what: "an image has no verity root" })?;
-        let Self { zero_chunks, repeated_chunks, .. } = self;
+        let frames: Vec<_> =
+            self.lanes.iter().zip(sizes).map(|(lane, (stored, raw))| (*lane, *stored, *raw)).collect();
+        let table = ChunkTable::new(&frames, &self.chunks).map_err(Error::format("make a chunk table"))?;
+        let Self { verity_root, zero_chunks, repeated_chunks, .. } = self;
         Ok(Packed { table, verity_root, zero_chunks, repeated_chunks })
     }
 }
@@ -197,71 +209,106 @@ impl Cutter {
             tree: TreeBuilder::new(image_bytes, salt).map_err(Error::format("hash an image"))?,
             line,
             frame_raw_bytes,
-            content: Vec::new(),
-            frame: 0,
+            main: Open::default(),
+            aside: Open::default(),
+            lanes: Vec::new(),
             seen: HashMap::new(),
             zeros: HashMap::new(),
-            cut: Cut::default(),
+            chunks: Vec::new(),
+            zero_chunks: 0,
+            repeated_chunks: 0,
         })
     }
 
-    fn run(mut self, input: Input<'_>, advance: &mut dyn FnMut(u64)) -> Result<Cut> {
-        let Input { subject, reader, bytes: image_bytes, boundaries, .. } = input;
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES as usize);
+    fn run(mut self, input: &Input<'_>, advance: &mut dyn FnMut(u64)) -> Result<Cut> {
+        let Input { subject, file, segments, lengths, .. } = input;
+        let mut reader = BufReader::with_capacity(1 << 20, *file);
+        reader.rewind().map_err(Error::file("read", subject))?;
+        let mut chunk = Vec::with_capacity(MAX_CHUNK_BYTES as usize);
         let mut done_bytes = 0;
-        for bytes in chunk_lengths(image_bytes, boundaries) {
+        let mut segment = 0;
+        for bytes in lengths.iter().copied() {
             chunk.clear();
-            Read::take(&mut *reader, u64::from(bytes))
+            Read::take(&mut reader, u64::from(bytes))
                 .read_to_end(&mut chunk)
                 .map_err(Error::file("read", subject))?;
             if chunk.len() != bytes as usize {
                 return Err(Error::malformed(subject, "it became shorter while it was read"));
             }
             self.tree.update(&chunk, &mut |_, _| ()).map_err(Error::format("hash an image"))?;
-            self.chunk(bytes, &chunk)?;
+            while segments.get(segment).is_some_and(|segment| segment.end_bytes() <= done_bytes) {
+                segment += 1;
+            }
+            self.chunk(segments::lane(segments, segment), bytes, &chunk)?;
             done_bytes += u64::from(bytes);
             advance(done_bytes);
         }
-        self.send_frame()?;
-        self.cut.verity_root =
-            Some(self.tree.finish(&mut |_, _| ()).map_err(Error::format("hash an image"))?);
-        Ok(self.cut)
+        self.send_frame(Lane::Main)?;
+        self.send_frame(Lane::Aside)?;
+        let verity_root = self.tree.finish(&mut |_, _| ()).map_err(Error::format("hash an image"))?;
+        let sources: Vec<Option<Source>> = self.chunks.iter().map(|row| row.source).collect();
+        let chunks = self.chunks.iter().map(|row| {
+            let source = row.source.or_else(|| *sources.get(row.repeats?)?);
+            Some((row.bytes, source?, row.digest))
+        });
+        Ok(Cut {
+            chunks: chunks.collect::<Option<_>>().ok_or(Error::Bug { what: "a chunk is in no frame" })?,
+            lanes: self.lanes,
+            verity_root,
+            zero_chunks: self.zero_chunks,
+            repeated_chunks: self.repeated_chunks,
+        })
     }
 
-    fn chunk(&mut self, bytes: u32, chunk: &[u8]) -> Result<()> {
+    fn chunk(&mut self, lane: Lane, bytes: u32, chunk: &[u8]) -> Result<()> {
         if chunk.iter().all(|byte| *byte == 0) {
             let digest = *self.zeros.entry(bytes).or_insert_with(|| Digest256::of(chunk));
-            self.cut.zero_chunks += 1;
-            self.cut.chunks.push((bytes, Source::Zeros, digest));
+            self.zero_chunks += 1;
+            self.chunks.push(Row { bytes, digest, source: Some(Source::Zeros), repeats: None });
             return Ok(());
         }
         let digest = Digest256::of(chunk);
-        if let Some(source) = self.seen.get(&digest) {
-            self.cut.repeated_chunks += 1;
-            self.cut.chunks.push((bytes, *source, digest));
+        let number = self.chunks.len();
+        if let Some(first) = self.seen.get(&digest) {
+            self.repeated_chunks += 1;
+            self.chunks.push(Row { bytes, digest, source: None, repeats: Some(*first) });
             return Ok(());
         }
-        if self.content.len() + chunk.len() > self.frame_raw_bytes as usize {
-            self.send_frame()?;
+        if self.open(lane).content.len() + chunk.len() > self.frame_raw_bytes as usize {
+            self.send_frame(lane)?;
         }
+        let open = self.open(lane);
         let offset =
-            u32::try_from(self.content.len()).map_err(|_| Error::Bug { what: "a frame is too long" })?;
-        let source = Source::Frame { frame: self.frame, offset };
-        self.content.extend_from_slice(chunk);
-        self.seen.insert(digest, source);
-        self.cut.chunks.push((bytes, source, digest));
+            u32::try_from(open.content.len()).map_err(|_| Error::Bug { what: "a frame is too long" })?;
+        open.chunks.push((number, offset));
+        open.content.extend_from_slice(chunk);
+        self.seen.insert(digest, number);
+        self.chunks.push(Row { bytes, digest, source: None, repeats: None });
         Ok(())
     }
 
-    fn send_frame(&mut self) -> Result<()> {
-        if self.content.is_empty() {
+    fn open(&mut self, lane: Lane) -> &mut Open {
+        match lane {
+            Lane::Main => &mut self.main,
+            Lane::Aside => &mut self.aside,
+        }
+    }
+
+    fn send_frame(&mut self, lane: Lane) -> Result<()> {
+        let Open { content, chunks } = std::mem::take(self.open(lane));
+        if content.is_empty() {
             return Ok(());
         }
-        let content = std::mem::take(&mut self.content);
-        let raw_bytes =
-            u32::try_from(content.len()).map_err(|_| Error::Bug { what: "a frame is too long" })?;
+        let too_long = |_| Error::Bug { what: "a frame is too long" };
+        let frame = u32::try_from(self.lanes.len()).map_err(too_long)?;
+        self.lanes.push(lane);
+        for (number, offset) in chunks {
+            if let Some(row) = self.chunks.get_mut(number) {
+                row.source = Some(Source::Frame { frame, offset });
+            }
+        }
+        let raw_bytes = u32::try_from(content.len()).map_err(too_long)?;
         let (reply, stored) = channel();
-        self.frame += 1;
         // Only the writer closes the line early, and its error is the one that is told.
         let closed = || Error::Bug { what: "the line of frames closed early" };
         self.line.order.send(OnItsWay { raw_bytes, stored }).map_err(|_| closed())?;

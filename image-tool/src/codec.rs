@@ -47,6 +47,18 @@ pub fn decode(stored: Vec<u8>, frame: &Frame) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// The content of exactly one zstd frame, at most so many bytes.
+pub fn decompress(stored: &[u8], most_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut decoder = Decoder::with_buffer(stored)?.single_frame();
+    decoder.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG))?;
+    let mut content = Vec::new();
+    decoder.by_ref().take(most_bytes.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > most_bytes || !decoder.finish().is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long, or not one frame"));
+    }
+    Ok(content)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

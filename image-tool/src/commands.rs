@@ -65,7 +65,7 @@ impl Cli {
 
 /// Options of all verbs that sign.
 #[derive(clap::Args)]
-pub struct SigningArgs {
+pub struct ReleaseArgs {
     /// Directory of keys, as `keygen` makes it; all its release keys sign
     #[arg(long, value_name = "DIR")]
     pub keys: PathBuf,
@@ -75,6 +75,9 @@ pub struct SigningArgs {
     /// zstd level: a high one takes longer and makes a smaller bundle
     #[arg(long, value_name = "N", default_value_t = Packing::LEVEL, value_parser = parse_level)]
     pub level: i32,
+    /// An older release: devices that run it fetch only what is different; may be given several times
+    #[arg(long, value_name = "OLD.roro")]
+    pub from: Vec<PathBuf>,
 }
 
 fn parse_level(text: &str) -> Result<i32, String> {

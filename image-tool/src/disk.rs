@@ -127,7 +127,6 @@ mod tests {
                 verity_root: Digest256([byte; 32]),
                 salt: vec![1, 2],
                 tree,
-                boundaries: Vec::new(),
             }
         };
         Minted {

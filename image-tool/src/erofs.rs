@@ -9,6 +9,7 @@
 
 mod layout;
 mod metadata;
+pub mod reader;
 
 use std::{
     collections::HashMap,

@@ -12,6 +12,8 @@ pub mod clock;
 pub mod codec;
 pub mod commands;
 pub mod cpio;
+pub mod cuts;
+pub mod delta;
 pub mod disk;
 pub mod elf;
 pub mod erofs;
@@ -32,6 +34,7 @@ pub mod release;
 pub mod root_json;
 pub mod rootfs;
 pub mod secure_boot;
+pub mod segments;
 pub mod tree;
 pub mod uki;
 

@@ -22,8 +22,6 @@ pub const MAX_KEY_FILE_BYTES: u64 = 16 << 10;
 pub const MAX_PASSPHRASE_FILE_BYTES: u64 = 4 << 10;
 /// Keys of one role that `keygen` makes: as many as a bundle can carry signatures.
 pub const MAX_KEYS_PER_ROLE: usize = bank_format::limits::MAX_SIGNATURES;
-/// Bytes of a chunk where no boundary comes first.
-pub const CHUNK_BYTES: u32 = 64 << 10;
 /// Decompressed bytes of a frame: what a device fetches at least for one changed chunk. 4 MiB made the default appliance 3 % smaller.
 pub const FRAME_RAW_BYTES: u32 = 1 << 20;
 /// Frames that a reader keeps for repeated chunks.
@@ -32,3 +30,21 @@ pub const MAX_CACHED_FRAMES: usize = 16;
 pub const MAX_FAT_BYTES: u64 = 65_524 * 32_768;
 /// Files and directories of a FAT volume: stops a list that was made by accident.
 pub const MAX_FAT_ENTRIES: usize = 1000;
+/// Places in a base that are compared for the longest match: a run of one byte has as many as it is long.
+pub const MAX_CANDIDATES: usize = 128;
+/// Bytes that one patch makes: what is lost when it, or its base, turns out to be rotten.
+pub const PATCH_TARGET_BYTES: u64 = 4 << 20;
+/// zstd level of patches: they are small, and every device fetches them.
+pub const PATCH_LEVEL: i32 = 22;
+/// Bytes of a base that one part of the new image is compared with: each takes up to 9 bytes of memory.
+pub const MAX_BASE_TEXT_BYTES: u64 = 32 << 20;
+/// Texts that are kept ready: many parts of an image are compared with the same.
+pub const MAX_TEXTS: usize = 4;
+/// Entries of an EROFS image that are looked at: a directory that contains itself ends here.
+pub const MAX_EROFS_ENTRIES: u32 = 4_000_000;
+/// Depth of its directories.
+pub const MAX_EROFS_DEPTH: u32 = 64;
+/// Bytes of an image that are looked through at a time.
+pub const SCAN_BYTES: usize = 4 << 20;
+/// Bytes from the start of a program within which its headers must lie.
+pub const MAX_PE_HEADERS_BYTES: usize = 64 << 10;

@@ -76,16 +76,7 @@ impl Signing<'_> {
     }
 }
 
-/// A boot image.
-#[derive(Debug, Clone)]
-pub struct BootImage {
-    /// What a device writes into a bank's place.
-    pub bytes: Vec<u8>,
-    /// Offsets where a file or section begins, in order.
-    pub boundaries: Vec<u64>,
-}
-
-/// Makes the boot image that a loader starts.
+/// Makes the boot image that a loader starts: what a device writes into a bank's place.
 ///
 /// `space_bytes` is the space of a bank for it. A signed program fills it to the last byte where it is a file of that size.
 pub fn boot_image(
@@ -93,35 +84,21 @@ pub fn boot_image(
     parts: &Kernel<'_>,
     signing: Signing<'_>,
     space_bytes: u64,
-) -> Result<BootImage> {
+) -> Result<Vec<u8>> {
     match loader {
         BootLoader::Efi => {
             let files = [File::new(fat::BOOT_PATH, signing.sign(&parts.uki.bytes)?)];
-            let volume = fat::volume(&files, Size::Least)?;
-            let program_at = volume.extents.first().map_or(0, |extent| extent.offset_bytes);
-            let starts = parts.uki.sections.iter().map(|(_, offset, _)| program_at + offset);
-            let boundaries = std::iter::once(program_at).chain(starts).collect();
-            Ok(BootImage { bytes: volume.to_bytes()?, boundaries })
+            fat::volume(&files, Size::Least)?.to_bytes()
         }
-        BootLoader::SystemdBoot => {
-            let bytes = match signing {
-                Signing::By(signer) => signer.sign_to(&parts.uki.bytes, space_bytes)?,
-                Signing::Nobody => {
-                    let mut bytes = parts.uki.bytes.clone();
-                    bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
-                    bytes
-                }
-            };
-            Ok(BootImage {
-                bytes,
-                boundaries: parts.uki.sections.iter().map(|(_, offset, _)| *offset).collect(),
-            })
-        }
-        BootLoader::Grub => {
-            let volume = fat::volume(&grub::boot_files(parts), Size::Least)?;
-            let boundaries = volume.extents.iter().map(|extent| extent.offset_bytes).collect();
-            Ok(BootImage { bytes: volume.to_bytes()?, boundaries })
-        }
+        BootLoader::SystemdBoot => match signing {
+            Signing::By(signer) => signer.sign_to(&parts.uki.bytes, space_bytes),
+            Signing::Nobody => {
+                let mut bytes = parts.uki.bytes.clone();
+                bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+                Ok(bytes)
+            }
+        },
+        BootLoader::Grub => fat::volume(&grub::boot_files(parts), Size::Least)?.to_bytes(),
     }
 }
 

@@ -80,8 +80,6 @@ pub struct MintedImage {
     pub salt: Vec<u8>,
     /// The hash tree as it lies behind the data.
     pub tree: PathBuf,
-    /// Offsets where a file or section begins, in order: chunks are cut there.
-    pub boundaries: Vec<u64>,
 }
 
 /// What was made.
@@ -166,10 +164,8 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     progress.stage("root: write image");
     let salt: [u8; 32] = Sha256::digest(&appliance.compatible).into();
     let path = options.work.join("root.erofs");
-    let written = erofs::write(&tree, options.epoch_seconds, &path)?;
-    let mut boundaries: Vec<u64> = written.extents.iter().map(|extent| extent.offset_bytes).collect();
-    boundaries.push(written.metadata_offset_bytes);
-    let root = finish_image(ROOT, path, &salt, boundaries)?;
+    erofs::write(&tree, options.epoch_seconds, &path)?;
+    let root = finish_image(ROOT, path, &salt)?;
     check_size(&root, appliance.disk.root_mib, "root_mib")?;
 
     progress.stage("boot: write image");
@@ -190,8 +186,8 @@ pub fn mint(appliance: &Appliance, options: &MintOptions, progress: &dyn Progres
     let space_bytes = u64::from(appliance.disk.boot_mib) << 20;
     let image = loader::boot_image(appliance.boot.loader, &parts, signing, space_bytes)?;
     let path = options.work.join("boot.img");
-    fs::write(&path, image.bytes).map_err(Error::file("write", &path))?;
-    let boot = finish_image(BOOT, path, &salt, image.boundaries)?;
+    fs::write(&path, image).map_err(Error::file("write", &path))?;
+    let boot = finish_image(BOOT, path, &salt)?;
     check_size(&boot, appliance.disk.boot_mib, "boot_mib")?;
     Ok(Minted {
         release,
@@ -219,7 +215,7 @@ fn command_line(own: &str, kind: Kind, root: &MintedImage) -> String {
 }
 
 /// Computes the hash tree of an image and lays it beside it.
-fn finish_image(name: &'static str, path: PathBuf, salt: &[u8], boundaries: Vec<u64>) -> Result<MintedImage> {
+fn finish_image(name: &'static str, path: PathBuf, salt: &[u8]) -> Result<MintedImage> {
     let wrong = |source| Error::Format { deed: "compute the hash tree", source };
     let content = Content::of_file(&path)?;
     let bytes = content.len_bytes();
@@ -239,7 +235,7 @@ fn finish_image(name: &'static str, path: PathBuf, salt: &[u8], boundaries: Vec<
     let file = File::create(&tree).map_err(Error::file("create", &tree))?;
     let mut out = BufWriter::new(file);
     out.write_all(&blocks).and_then(|()| out.flush()).map_err(Error::file("write", &tree))?;
-    Ok(MintedImage { name, path, bytes, verity_root, salt: salt.to_vec(), tree, boundaries })
+    Ok(MintedImage { name, path, bytes, verity_root, salt: salt.to_vec(), tree })
 }
 
 /// Refuses an image that its partition cannot hold: better here than on the device. Behind the root image lies its tree.
@@ -316,7 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.img");
         fs::write(&path, vec![1; 4096 * 200]).unwrap();
-        let image = finish_image(ROOT, path, b"salt", Vec::new()).unwrap();
+        let image = finish_image(ROOT, path, b"salt").unwrap();
         let tree = fs::read(&image.tree).unwrap();
         assert_eq!(tree.len(), 3 * 4096);
         assert_eq!(bank_format::verity::hash_block(b"salt", &tree[..4096]), image.verity_root);

@@ -15,8 +15,11 @@ use std::{
 use bank_format::{
     Digest256, TrustRoot,
     bundle::{Claims, Head, HeadReader, Opened},
+    delta::CODEC,
     header::Section,
     index::{Chunk, ChunkTable, Source},
+    limits::MAX_INDEX_BYTES,
+    manifest,
     verity::TreeBuilder,
 };
 
@@ -169,18 +172,25 @@ impl SignedBundle {
                 Ok(())
             })?;
         }
-        let mut offset = 0;
-        for delta in &manifest.deltas {
-            let section = Section {
-                offset: self.opened.header().deltas.offset.saturating_add(offset),
-                bytes: delta.table_bytes,
-            };
-            let table = self.read(Some(section))?;
-            delta
-                .table_sha256
-                .check(&table, || format!("delta of image {} from {}", delta.image, delta.base_version))
-                .map_err(|source| self.refused(source))?;
-            offset = offset.saturating_add(delta.bytes);
+        for number in 0..manifest.deltas.len() {
+            self.check_delta(number)?;
+        }
+        Ok(())
+    }
+
+    /// Its table. What its patches make is known only with the base.
+    fn check_delta(&self, number: usize) -> Result<()> {
+        let stored = self.read(self.opened.delta_sections(number).map(|sections| sections.table))?;
+        let refused = |source| self.refused(source);
+        self.opened.check_delta_table(number, &stored).map_err(refused)?;
+        let is_known = |delta: &manifest::Delta| delta.codec == CODEC;
+        if self.opened.manifest().deltas.get(number).is_some_and(is_known) {
+            let plain = codec::decompress(&stored, MAX_INDEX_BYTES).map_err(|source| Error::Frame {
+                deed: "decode",
+                frame: number,
+                source,
+            })?;
+            self.opened.delta_table(number, &plain).map_err(refused)?;
         }
         Ok(())
     }

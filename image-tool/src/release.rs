@@ -47,6 +47,8 @@ pub struct BuildOptions<'a> {
     pub packages: packages::Options,
     /// How the bundle is packed.
     pub packing: Packing,
+    /// Bundles of older releases that deltas are made from.
+    pub from: Vec<PathBuf>,
     /// Time of every file, seconds since 1970; see [`epoch_seconds`].
     pub epoch_seconds: u64,
 }
@@ -129,7 +131,7 @@ fn spec<'a>(options: &BuildOptions<'a>, appliance: &Appliance, minted: &Minted) 
         path: image.path.clone(),
         tree,
         salt: image.salt.clone(),
-        boundaries: image.boundaries.clone(),
+        lengths: None,
     };
     let source = options.appliance.file_name().map(|name| name.to_string_lossy().into_owned());
     BundleSpec {
@@ -144,6 +146,7 @@ fn spec<'a>(options: &BuildOptions<'a>, appliance: &Appliance, minted: &Minted) 
         documents: vec![(PACKAGES_DOCUMENT.to_owned(), minted.packages_text.clone().into_bytes())],
         keys: options.keys,
         packing: options.packing,
+        from: options.from.clone(),
     }
 }
 

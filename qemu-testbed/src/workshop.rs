@@ -168,6 +168,7 @@ impl Workshop {
                 reuse: Reuse::Kept,
             },
             packing: Packing::at_level(LEVEL),
+            from: Vec::new(),
             epoch_seconds: EPOCH_SECONDS,
         };
         let built = image_tool::release::build(&options, &Silent).map_err(mint)?;

@@ -427,7 +427,7 @@ fn boot_image(bank: Bank) -> Vec<u8> {
     let command_line = "quiet roro.loader=grub";
     let parts = Kernel { uki: &uki, kernel: &kernel, initrd: initrd.as_bytes(), command_line };
     let space_bytes = u64::from(SIZES.boot_mib) << 20;
-    loader::boot_image(BootLoader::Grub, &parts, Signing::Nobody, space_bytes).unwrap().bytes
+    loader::boot_image(BootLoader::Grub, &parts, Signing::Nobody, space_bytes).unwrap()
 }
 
 /// A bzImage by the 32-bit protocol (kernel documentation: `Documentation/arch/x86/boot.rst`) that says `payload NAME INITRD

@@ -25,6 +25,7 @@ fn jeos(keys: &ReleaseKeys, binaries: &Path, out: &Path, threads: usize) -> Buil
         binaries: Some(binaries.to_owned()),
         packages: packages::Options { mirror: None, cache: packages::default_cache(), reuse: Reuse::Kept },
         packing: Packing { threads: NonZeroUsize::new(threads).unwrap(), ..Packing::at_level(3) },
+        from: Vec::new(),
         epoch_seconds: 1_767_225_600,
     };
     build(&options, &Silent).unwrap()

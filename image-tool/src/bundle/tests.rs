@@ -6,18 +6,13 @@ use bank_format::{TrustRoot, index::Source};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    error::Kind,
-    keys::tests::release_keys,
-    limits::{CHUNK_BYTES, FRAME_RAW_BYTES},
-    progress::Silent,
-};
+use crate::{error::Kind, keys::tests::release_keys, limits::FRAME_RAW_BYTES, progress::Silent};
 
-const CHUNK: usize = CHUNK_BYTES as usize;
+const CHUNK: usize = 64 << 10;
 
 /// Fast, and small frames, so that small images have many.
 fn packing(threads: usize) -> Packing {
-    Packing { level: 1, threads: NonZeroUsize::new(threads).unwrap(), frame_raw_bytes: 2 * CHUNK_BYTES }
+    Packing { level: 1, threads: NonZeroUsize::new(threads).unwrap(), frame_raw_bytes: 2 * CHUNK as u32 }
 }
 
 struct Bench {
@@ -33,7 +28,13 @@ impl Bench {
     fn image(&self, name: &str, bytes: &[u8]) -> ImageSpec {
         let path = self.dir.path().join(name);
         fs::write(&path, bytes).unwrap();
-        ImageSpec { name: name.into(), path, tree: Tree::None, salt: vec![1, 2], boundaries: vec![] }
+        ImageSpec { name: name.into(), path, tree: Tree::None, salt: vec![1, 2], lengths: None }
+    }
+
+    /// Cut every [`CHUNK`], whatever is in it.
+    fn even(&self, name: &str, bytes: &[u8]) -> ImageSpec {
+        let lengths = bytes.chunks(CHUNK).map(|chunk| chunk.len() as u32).collect();
+        ImageSpec { lengths: Some(lengths), ..self.image(name, bytes) }
     }
 
     fn spec(&self, images: Vec<ImageSpec>) -> BundleSpec<'_> {
@@ -48,6 +49,7 @@ impl Bench {
             documents: vec![("packages".into(), b"a 1 all\n".to_vec())],
             keys: &self.keys,
             packing: packing(2),
+            from: Vec::new(),
         }
     }
 
@@ -97,7 +99,7 @@ fn zeros_are_not_stored_and_repeats_are_stored_once() {
     let part = noise(CHUNK, 1);
     let image = [&part[..], &vec![0; 3 * CHUNK], &part, &noise(CHUNK, 2), &part, &[0; 10]].concat();
     let out = bench.dir.path().join("x.roro");
-    let summary = write(&bench.spec(vec![bench.image("root", &image)]), &out, &Silent).unwrap();
+    let summary = write(&bench.spec(vec![bench.even("root", &image)]), &out, &Silent).unwrap();
     assert_eq!(summary.bytes, fs::metadata(&out).unwrap().len());
     let root = &summary.images[0];
     assert_eq!((root.chunks, root.zero_chunks, root.repeated_chunks), (8, 4, 2));
@@ -108,19 +110,6 @@ fn zeros_are_not_stored_and_repeats_are_stored_once() {
     assert_eq!(table.chunks()[7].source, Source::Zeros);
     assert_eq!(bundle.document(0).unwrap(), b"a 1 all\n");
     assert_eq!(bench.images(&fs::read(&out).unwrap()), [image]);
-}
-
-#[test]
-fn a_chunk_begins_at_each_boundary() {
-    let bench = Bench::new();
-    let mut image = bench.image("root", &noise(3 * CHUNK, 3));
-    image.boundaries = vec![0, 5000, 5000, 5000 + CHUNK as u64, 9 * CHUNK as u64];
-    bench.write(&bench.spec(vec![image]));
-    let bundle =
-        BundleFile::open(&bench.dir.path().join("x.roro")).unwrap().verify(bench.keys.root()).unwrap();
-    let lengths: Vec<usize> =
-        bundle.table(0).unwrap().chunks().iter().map(|chunk| chunk.bytes as usize).collect();
-    assert_eq!(lengths, [5000, CHUNK, CHUNK, CHUNK - 5000]);
 }
 
 #[test]
@@ -139,13 +128,13 @@ fn the_same_bytes_for_any_number_of_threads() {
 #[test]
 fn frames_are_full_at_their_limit() {
     let bench = Bench::new();
-    let mut spec = bench.spec(vec![bench.image("root", &noise(40 * CHUNK, 5))]);
+    let mut spec = bench.spec(vec![bench.even("root", &noise(5 * FRAME_RAW_BYTES as usize / 2, 5))]);
     spec.packing.frame_raw_bytes = FRAME_RAW_BYTES;
     bench.write(&spec);
     let bundle =
         BundleFile::open(&bench.dir.path().join("x.roro")).unwrap().verify(bench.keys.root()).unwrap();
     let raw: Vec<u32> = bundle.table(0).unwrap().frames().iter().map(|frame| frame.raw_bytes).collect();
-    assert_eq!(raw, [1 << 20, 1 << 20, 8 * CHUNK_BYTES]);
+    assert_eq!(raw, [FRAME_RAW_BYTES, FRAME_RAW_BYTES, FRAME_RAW_BYTES / 2]);
 }
 
 #[test]
@@ -219,13 +208,10 @@ proptest! {
     fn any_image_comes_back_byte_for_byte(
         root in image(),
         boot in image(),
-        boundaries in proptest::collection::btree_set(0u64..200_000, 0..6),
         threads in 1usize..5,
     ) {
         let bench = Bench::new();
-        let mut images = vec![bench.image("root", &root), bench.image("boot", &boot)];
-        images[0].boundaries = boundaries.into_iter().collect();
-        let mut spec = bench.spec(images);
+        let mut spec = bench.spec(vec![bench.image("root", &root), bench.image("boot", &boot)]);
         let bytes = bench.write(&spec);
         prop_assert!(bench.verify(&bytes, bench.keys.root()).is_ok());
         prop_assert_eq!(bench.images(&bytes), vec![root, boot]);

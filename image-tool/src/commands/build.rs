@@ -6,7 +6,7 @@ use bank_format::release::Version;
 
 use crate::{
     chunker::Packing,
-    commands::{Context, SigningArgs, bundle, parse_version, read_passphrase},
+    commands::{Context, ReleaseArgs, bundle, parse_version, read_passphrase},
     error::Result,
     keys::ReleaseKeys,
     packages::{self, Reuse},
@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     floor: Option<Version>,
     #[command(flatten)]
-    signing: SigningArgs,
+    publishing: ReleaseArgs,
 }
 
 impl Args {
@@ -48,8 +48,8 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<()> {
         let printer = &context.printer;
         bundle::check_floor(self.floor.as_ref(), &self.version)?;
-        let passphrase = read_passphrase(self.signing.passphrase_file.as_deref())?;
-        let keys = ReleaseKeys::load(&self.signing.keys, passphrase.as_ref(), printer)?;
+        let passphrase = read_passphrase(self.publishing.passphrase_file.as_deref())?;
+        let keys = ReleaseKeys::load(&self.publishing.keys, passphrase.as_ref(), printer)?;
         let options = BuildOptions {
             epoch_seconds: release::epoch_seconds(&self.appliance)?,
             appliance: self.appliance,
@@ -63,7 +63,8 @@ impl Args {
                 cache: self.cache.unwrap_or_else(packages::default_cache),
                 reuse: if self.reuse_packages { Reuse::Kept } else { Reuse::Newest },
             },
-            packing: Packing::at_level(self.signing.level),
+            packing: Packing::at_level(self.publishing.level),
+            from: self.publishing.from,
         };
         let built = release::build(&options, printer)?;
         bundle::tell(printer, &built.summary);

@@ -12,7 +12,7 @@ use crate::{
     chunker::Packing,
     clock,
     commands::{
-        Context, SigningArgs, human_bytes, parse_compatible, parse_name, parse_version, read_passphrase,
+        Context, ReleaseArgs, human_bytes, parse_compatible, parse_name, parse_version, read_passphrase,
     },
     error::{Error, Result},
     keys::ReleaseKeys,
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     floor: Option<Version>,
     #[command(flatten)]
-    signing: SigningArgs,
+    publishing: ReleaseArgs,
     /// The bundle; one that is there is replaced
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -60,8 +60,8 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<()> {
         let printer = &context.printer;
         check_floor(self.floor.as_ref(), &self.version)?;
-        let passphrase = read_passphrase(self.signing.passphrase_file.as_deref())?;
-        let keys = ReleaseKeys::load(&self.signing.keys, passphrase.as_ref(), printer)?;
+        let passphrase = read_passphrase(self.publishing.passphrase_file.as_deref())?;
+        let keys = ReleaseKeys::load(&self.publishing.keys, passphrase.as_ref(), printer)?;
         let mut documents = Vec::new();
         for (name, path) in &self.documents {
             documents.push((name.clone(), fs::read(path).map_err(Error::file("read document", path))?));
@@ -81,12 +81,13 @@ impl Args {
                     path,
                     tree: Tree::None,
                     salt: Vec::new(),
-                    boundaries: Vec::new(),
+                    lengths: None,
                 })
                 .collect(),
             documents,
             keys: &keys,
-            packing: Packing::at_level(self.signing.level),
+            packing: Packing::at_level(self.publishing.level),
+            from: self.publishing.from,
         };
         let summary = bundle::write(&spec, &self.out, printer)?;
         tell(printer, &summary);
@@ -134,6 +135,9 @@ pub(crate) fn tell(printer: &Printer, summary: &Summary) {
             image.repeated_chunks,
             image.verity_root,
         ));
+        for (version, bytes) in &image.deltas {
+            printer.say(&format!("image {}: {} from {version}", image.name, human_bytes(*bytes)));
+        }
     }
     let (bytes, signatures) = (human_bytes(summary.bytes), summary.signatures);
     printer.say(&format!("bundle: {bytes}, {signatures} signatures, manifest {}", summary.manifest_digest));

@@ -16,7 +16,8 @@ pub const SUPER_OFFSET: u64 = 1024;
 /// Inode numbers count these from the start of the metadata.
 pub const INODE_SLOT_BYTES: u64 = 32;
 
-const MAGIC: u32 = 0xE0F5_E1E2;
+/// Of the superblock.
+pub const MAGIC: u32 = 0xE0F5_E1E2;
 const COMPAT_SB_CHECKSUM: u32 = 1;
 const SUPER_BYTES: usize = 128;
 const COMPACT_BYTES: u64 = 32;

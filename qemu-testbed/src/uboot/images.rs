@@ -113,8 +113,8 @@ impl Release {
         {
             let path = folder.join(format!("{name}.img"));
             fs::write(&path, bytes).map_err(Error::io("write", &path))?;
-            let (salt, boundaries) = (Vec::new(), Vec::new());
-            images.push(ImageSpec { name: name.into(), path, tree, salt, boundaries });
+            let salt = Vec::new();
+            images.push(ImageSpec { name: name.into(), path, tree, salt, lengths: None });
         }
         let spec = BundleSpec {
             name: PRODUCT.into(),
@@ -127,6 +127,7 @@ impl Release {
             documents: Vec::new(),
             keys,
             packing: Packing::at_level(LEVEL),
+            from: Vec::new(),
         };
         bundle::write(&spec, out, &Silent)
             .map(drop)
