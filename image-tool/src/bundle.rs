@@ -30,6 +30,8 @@ use crate::{
     segments::{self, Segment},
 };
 
+pub use older::Older;
+
 /// An image that goes into a bundle.
 #[derive(Debug, Clone)]
 pub struct ImageSpec {
@@ -66,9 +68,9 @@ pub struct BundleSpec<'a> {
     /// Who signs.
     pub keys: &'a ReleaseKeys,
     /// How frames are packed.
-    pub packing: Packing,
-    /// Bundles of older releases that deltas are made from.
-    pub from: Vec<PathBuf>,
+    pub packing: Packing<'a>,
+    /// Older releases that deltas are made from.
+    pub from: Older,
 }
 
 /// What became of an image.
@@ -90,6 +92,8 @@ pub struct ImageSummary {
     pub verity_root: Digest256,
     /// Versions of older releases, and the bytes of the delta from each.
     pub deltas: Vec<(Version, u64)>,
+    /// The chunk table as it is stored: it also goes behind the image in a bank.
+    pub table: Vec<u8>,
 }
 
 /// What was written.
@@ -136,7 +140,7 @@ pub fn write(spec: &BundleSpec<'_>, out: &Path, progress: &dyn Progress) -> Resu
     let header = Header::lay_out([
         manifest.len() as u64,
         signatures.len() as u64,
-        packed.iter().map(|image| image.index.len() as u64).sum(),
+        packed.iter().map(|image| image.summary.table.len() as u64).sum(),
         documents_bytes,
         frames_bytes,
         entries.iter().map(|delta| delta.bytes).sum(),
@@ -148,7 +152,7 @@ pub fn write(spec: &BundleSpec<'_>, out: &Path, progress: &dyn Progress) -> Resu
     let mut parts: Vec<&[u8]> = Vec::new();
     let head = header.encode();
     parts.extend([&head[..], manifest.as_bytes(), &signatures]);
-    parts.extend(packed.iter().map(|image| image.index.as_slice()));
+    parts.extend(packed.iter().map(|image| image.summary.table.as_slice()));
     parts.extend(spec.documents.iter().map(|(_, bytes)| bytes.as_slice()));
     frames.rewind().map_err(Error::file("read", "the frames"))?;
     deltas.rewind().map_err(Error::file("read", "the deltas"))?;
@@ -157,6 +161,9 @@ pub fn write(spec: &BundleSpec<'_>, out: &Path, progress: &dyn Progress) -> Resu
     let checked = BundleFile::open(file.path())?.verify(spec.keys.root())?;
     let manifest_digest = checked.opened().manifest_digest();
     publish(file, out)?;
+    if let Some(cache) = spec.packing.cache {
+        cache.trim();
+    }
     let told: Vec<Vec<(Version, u64)>> = packed
         .iter()
         .map(|image| {
@@ -205,8 +212,6 @@ fn check(spec: &BundleSpec<'_>) -> Result<()> {
 struct PackedImage {
     summary: ImageSummary,
     table: ChunkTable,
-    /// The table as it is stored.
-    index: Vec<u8>,
     file: File,
     subject: String,
     segments: Vec<Segment>,
@@ -267,8 +272,9 @@ fn pack(
         repeated_chunks: packed.repeated_chunks,
         verity_root: packed.verity_root,
         deltas: Vec::new(),
+        table: packed.table.encode(),
     };
-    Ok(PackedImage { summary, index: packed.table.encode(), table: packed.table, file, subject, segments })
+    Ok(PackedImage { summary, table: packed.table, file, subject, segments })
 }
 
 fn manifest(spec: &BundleSpec<'_>, packed: &[PackedImage], deltas: &[Delta]) -> Manifest {
@@ -282,7 +288,7 @@ fn manifest(spec: &BundleSpec<'_>, packed: &[PackedImage], deltas: &[Delta]) -> 
         floor: spec.floor.clone(),
         build: spec.build.clone(),
         images: images
-            .map(|(image, PackedImage { summary, index, .. })| Image {
+            .map(|(image, PackedImage { summary, .. })| Image {
                 name: image.name.clone(),
                 bytes: summary.bytes,
                 frames_bytes: summary.stored_bytes,
@@ -291,7 +297,7 @@ fn manifest(spec: &BundleSpec<'_>, packed: &[PackedImage], deltas: &[Delta]) -> 
                     salt: hex::encode(&image.salt),
                     tree: image.tree,
                 },
-                index: Index { bytes: index.len() as u64, sha256: Digest256::of(index) },
+                index: Index { bytes: summary.table.len() as u64, sha256: Digest256::of(&summary.table) },
             })
             .collect(),
         documents: spec
@@ -329,5 +335,6 @@ fn publish(file: NamedTempFile, out: &Path) -> Result<()> {
 }
 
 mod deltas;
+mod older;
 #[cfg(test)]
 mod tests;

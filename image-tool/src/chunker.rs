@@ -24,6 +24,7 @@ use bank_format::{
 };
 
 use crate::{
+    cache::{Cache, KeyBuilder},
     codec,
     error::{Error, Result},
     limits::FRAME_RAW_BYTES,
@@ -32,16 +33,18 @@ use crate::{
 
 /// How to pack.
 #[derive(Debug, Clone, Copy)]
-pub struct Packing {
+pub struct Packing<'a> {
     /// zstd level, 1 to 22.
     pub level: i32,
     /// Threads that compress.
     pub threads: NonZeroUsize,
     /// Decompressed bytes of a frame at most.
     pub frame_raw_bytes: u32,
+    /// What was packed before.
+    pub cache: Option<&'a Cache>,
 }
 
-impl Packing {
+impl Packing<'_> {
     /// Level 19 on all cores: twice the time of a middle level, and nobody waits for it twice.
     pub const LEVEL: i32 = 19;
 
@@ -49,7 +52,7 @@ impl Packing {
     #[must_use]
     pub fn at_level(level: i32) -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self { level, threads, frame_raw_bytes: FRAME_RAW_BYTES }
+        Self { level, threads, frame_raw_bytes: FRAME_RAW_BYTES, cache: None }
     }
 }
 
@@ -85,7 +88,7 @@ pub struct Input<'a> {
 /// Reads an image, writes its frames to `frames`, and returns its table. `advance` hears how many bytes were read.
 pub fn pack(
     input: Input<'_>,
-    packing: Packing,
+    packing: Packing<'_>,
     frames: &mut (dyn Write + Send),
     advance: &mut dyn FnMut(u64),
 ) -> Result<Packed> {
@@ -95,7 +98,7 @@ pub fn pack(
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
-            scope.spawn(move || work(&queue, packing.level));
+            scope.spawn(move || work(&queue, packing));
         }
         // Bounds the memory: a frame is read only when there is room among those on their way.
         let (order, arrivals) = sync_channel::<OnItsWay>(2 * threads);
@@ -120,15 +123,28 @@ struct OnItsWay {
 }
 
 /// Compresses until the line closes.
-fn work(queue: &Mutex<Receiver<Job>>, level: i32) {
+fn work(queue: &Mutex<Receiver<Job>>, packing: Packing<'_>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { content, reply }) = job else {
             return;
         };
         // Nobody listens after an error of the writer; it tells that itself.
-        let _ = reply.send(codec::compress(content, level));
+        let _ = reply.send(packed(content, packing));
     }
+}
+
+/// The stored bytes of a frame, from the cache if it has them.
+fn packed(content: Vec<u8>, packing: Packing<'_>) -> io::Result<Vec<u8>> {
+    let Some(cache) = packing.cache else { return codec::compress(content, packing.level) };
+    let level = packing.level.unsigned_abs().into();
+    let key = KeyBuilder::new("frame").number(level).bytes(&Digest256::of(&content).0).finish();
+    if let Some(kept) = cache.get(key).filter(|kept| codec::holds(kept, &content)) {
+        return Ok(kept);
+    }
+    let stored = codec::compress(content, packing.level)?;
+    cache.put(key, &stored);
+    Ok(stored)
 }
 
 /// Writes the frames in the order in which they were cut; returns `(stored, raw)` bytes of each.

@@ -19,8 +19,14 @@ pub fn epoch_unix_seconds() -> Result<u64> {
     Ok(source_date_epoch()?.unwrap_or_else(now_unix_seconds))
 }
 
+/// The clock, for what was used last.
+#[must_use]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// The clock, seconds since 1970, whatever `SOURCE_DATE_EPOCH` says: for the question whether something has expired.
 #[must_use]
 pub fn now_unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -2,7 +2,10 @@
 //!
 //! It promises the same bytes for the same content and level, whoever compresses it and whatever came before.
 
-use std::io::{self, Read};
+use std::{
+    cmp::Ordering,
+    io::{self, Read},
+};
 
 use bank_format::{
     index::{Encoding, Frame},
@@ -59,6 +62,16 @@ pub fn decompress(stored: &[u8], most_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Whether these are the stored bytes of a frame with this content.
+#[must_use]
+pub fn holds(stored: &[u8], content: &[u8]) -> bool {
+    match stored.len().cmp(&content.len()) {
+        Ordering::Less => decompress(stored, content.len() as u64).is_ok_and(|found| found == content),
+        Ordering::Equal => stored == content,
+        Ordering::Greater => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +94,10 @@ mod tests {
     fn what_does_not_shrink_is_stored() {
         let content = vec![1, 2, 3];
         assert_eq!(compress(content.clone(), 19).unwrap(), content);
+        assert!(holds(&content, &content) && !holds(&[1, 2, 4], &content) && !holds(&[1, 2, 3, 4], &content));
+        let long = vec![5; 1000];
+        let packed = compress(long.clone(), 19).unwrap();
+        assert!(holds(&packed, &long) && !holds(&packed, &vec![5; 1001]) && !holds(&packed, &vec![6; 1000]));
         assert_eq!(decode(content.clone(), &frame(&content, 3)).unwrap(), content);
     }
 

@@ -14,11 +14,15 @@ use bank_format::TrustRoot;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    bundle::Older,
+    cache::Cache,
     chunker::Packing,
     codec::LEVELS,
     error::{Error, Result},
     keys::Passphrase,
+    packages,
     printer::Printer,
+    progress::Progress as _,
 };
 
 /// Makes operating-system images, signed bundles and factory disks.
@@ -75,9 +79,43 @@ pub struct ReleaseArgs {
     /// zstd level: a high one takes longer and makes a smaller bundle
     #[arg(long, value_name = "N", default_value_t = Packing::LEVEL, value_parser = parse_level)]
     pub level: i32,
-    /// An older release: devices that run it fetch only what is different; may be given several times
-    #[arg(long, value_name = "OLD.roro")]
+    /// An older release, or a directory of releases: devices that run one of them fetch only what is different; may be given several times
+    #[arg(long, value_name = "OLD.roro|DIR")]
     pub from: Vec<PathBuf>,
+    /// Of a directory given with --from: the newest so many of the releases before this one
+    #[arg(long, value_name = "K", default_value_t = Older::MOST)]
+    pub deltas: usize,
+    /// Where downloaded packages and compressed parts are kept, so that the next build is faster
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Compress everything anew, and keep nothing of it
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+impl ReleaseArgs {
+    fn older(&self) -> Older {
+        Older { paths: self.from.clone(), most: self.deltas }
+    }
+
+    fn cache_directory(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(packages::default_cache)
+    }
+
+    /// What was packed before; nothing where it cannot be used, which costs time and is no reason to fail.
+    fn packed(&self, printer: &Printer) -> Option<Cache> {
+        if self.no_cache {
+            return None;
+        }
+        let directory = self.cache_directory().join("packed");
+        match Cache::open(&directory) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                printer.note(&format!("nothing is kept for the next build: {error}"));
+                None
+            }
+        }
+    }
 }
 
 fn parse_level(text: &str) -> Result<i32, String> {

@@ -4,6 +4,7 @@
 //! belongs together into patches. A packed kernel is compared unpacked. A patch that saves nothing is left out. The same images give the same delta.
 //! Deliberately absent: the format of tables and patches, which is `bank_format::delta`.
 
+pub mod apply;
 pub mod bases;
 pub mod lz4;
 pub mod matcher;
@@ -12,7 +13,6 @@ mod writer;
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    num::NonZeroUsize,
     ops::Range,
     os::unix::fs::FileExt as _,
     sync::atomic::{AtomicUsize, Ordering},
@@ -26,15 +26,22 @@ use bank_format::{
         patch::{BaseBlock, Kind},
     },
     index::{Chunk, ChunkTable, Source},
+    limits::MAX_PATCH_TARGET_BYTES,
 };
 
 use crate::{
+    cache::{self, Cache, KeyBuilder},
+    chunker::Packing,
     error::{Error, Result},
-    limits::PATCH_TARGET_BYTES,
+    limits::{MAX_PATCH_MAKERS, PATCH_TARGET_BYTES},
     segments::Segment,
 };
+use apply::Base;
 use bases::{Bases, Text};
 use writer::Streams;
+
+/// A patch that needs more than this part of what its chunks need in frames is left out: it is not worth reading the base for it.
+const WORTH: f64 = 0.95;
 
 /// One of both images.
 pub struct Side<'a> {
@@ -64,19 +71,28 @@ enum Job {
     Packed { chunks: Range<usize>, block: lz4::Block, segment: usize },
 }
 
+impl Job {
+    /// The chunks that it makes.
+    fn runs(&self) -> Vec<Range<usize>> {
+        match self {
+            Self::Chunks(runs) => runs.clone(),
+            Self::Packed { chunks, .. } => vec![chunks.clone()],
+        }
+    }
+}
+
 /// Makes the delta. `advance` hears how many patches of how many are made.
 pub fn between(
     base: &Side<'_>,
     new: &Side<'_>,
-    threads: NonZeroUsize,
+    packing: Packing<'_>,
     advance: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Made> {
     let jobs = jobs(base, new);
-    let bases = Bases::new(base.file, base.segments, base.subject);
-    let maker = Maker { base, new, bases, in_frames: in_frames(new.table) };
+    let maker = Maker::new(base, new, packing.cache);
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let made = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.get())
+        let workers: Vec<_> = (0..packing.threads.get().min(MAX_PATCH_MAKERS))
             .map(|_| {
                 scope.spawn(|| -> Result<Vec<(usize, Vec<u8>)>> {
                     let mut made = Vec::new();
@@ -100,14 +116,10 @@ pub fn between(
     let (mut entries, mut patches) = (Vec::new(), Vec::new());
     for (number, job) in jobs.iter().enumerate() {
         let Some(patch) = made.remove(&number) else { continue };
-        let chunks = match job {
-            Job::Chunks(runs) => runs.clone(),
-            Job::Packed { chunks, .. } => vec![chunks.clone()],
-        };
         let stored_bytes =
             u32::try_from(patch.len()).map_err(|_| Error::Bug { what: "a patch is too long" })?;
         // Chunks of a table are fewer than 2^32.
-        let chunks = chunks.into_iter().map(|run| run.start as u32..run.end as u32).collect();
+        let chunks = job.runs().into_iter().map(|run| run.start as u32..run.end as u32).collect();
         entries.push(PatchEntry { chunks, stored_bytes });
         patches.extend(patch);
     }
@@ -139,6 +151,8 @@ fn jobs(base: &Side<'_>, new: &Side<'_>) -> Vec<Job> {
         .iter()
         .enumerate()
         .flat_map(|(number, segment)| segment.packed.iter().map(move |block| (number, *block)))
+        .filter(|(_, block)| block.unpacked_bytes > 0)
+        .filter(|(_, block)| block.end_bytes() - block.offset_bytes <= MAX_PATCH_TARGET_BYTES.into())
     {
         let Some(run) = exactly(chunks, block.offset_bytes..block.end_bytes()) else { continue };
         if changed.get(run.clone()).is_some_and(|changed| changed.contains(&true)) {
@@ -154,10 +168,7 @@ fn jobs(base: &Side<'_>, new: &Side<'_>) -> Vec<Job> {
         });
         group(chunks, wanted, &mut jobs);
     }
-    jobs.sort_by_key(|job| match job {
-        Job::Chunks(runs) => runs.first().map_or(0, |run| run.start),
-        Job::Packed { chunks, .. } => chunks.start,
-    });
+    jobs.sort_by_key(|job| job.runs().first().map_or(0, |run| run.start));
     jobs
 }
 
@@ -210,25 +221,59 @@ struct Maker<'a> {
     new: &'a Side<'a>,
     bases: Bases<'a>,
     in_frames: Vec<f64>,
+    cache: Option<&'a Cache>,
+    /// What every key of the cache begins with: the base, of which the same table and the same segments follow from the same bytes.
+    base_digest: Digest256,
 }
 
-impl Maker<'_> {
-    /// The patch, unless the frames are cheaper.
-    fn patch(&self, job: &Job) -> Result<Option<Vec<u8>>> {
-        let (patch, runs) = match job {
-            Job::Chunks(runs) => (Some(self.plain(runs)?), runs.clone()),
-            Job::Packed { chunks, block, segment } => (self.packed(block, *segment)?, vec![chunks.clone()]),
-        };
-        let patch = match (patch, job) {
-            (None, Job::Packed { chunks, .. }) => Some(self.plain(std::slice::from_ref(chunks))?),
-            (patch, _) => patch,
-        };
-        let cost: f64 = runs.into_iter().flatten().filter_map(|number| self.in_frames.get(number)).sum();
-        Ok(patch.filter(|patch| (patch.len() as f64) < cost * 0.95))
+/// Bytes of the new image, and what they are compared with.
+struct Part {
+    key: bases::Key,
+    bytes: Vec<u8>,
+}
+
+/// A block of a packed kernel, and its counterparts in the base.
+struct Block<'a> {
+    /// The block.
+    block: &'a lz4::Block,
+    /// Its number among those of its segment.
+    number: usize,
+    /// Those of the base.
+    old: &'a [lz4::Block],
+}
+
+impl<'a> Maker<'a> {
+    fn new(base: &'a Side<'a>, new: &'a Side<'a>, cache: Option<&'a Cache>) -> Self {
+        Self {
+            base,
+            new,
+            bases: Bases::new(base.file, base.segments, base.subject),
+            in_frames: in_frames(new.table),
+            cache,
+            base_digest: Digest256::of(&base.table.encode()),
+        }
     }
 
-    fn plain(&self, runs: &[Range<usize>]) -> Result<Vec<u8>> {
-        let mut streams = Streams::default();
+    /// The patch, unless the frames are cheaper.
+    fn patch(&self, job: &Job) -> Result<Option<Vec<u8>>> {
+        let parts = self.parts(&job.runs())?;
+        let wanted: Vec<u8> = parts.iter().flat_map(|part| &part.bytes).copied().collect();
+        let packed = match job {
+            Job::Chunks(_) => None,
+            Job::Packed { block, segment, .. } => self.packed(block, *segment, &wanted)?,
+        };
+        let patch = match packed {
+            Some(patch) => Some(patch),
+            None => self.plain(&parts, &wanted)?,
+        };
+        let cost: f64 =
+            job.runs().into_iter().flatten().filter_map(|number| self.in_frames.get(number)).sum();
+        Ok(patch.filter(|patch| (patch.len() as f64) < cost * WORTH))
+    }
+
+    /// The bytes of chunks, cut where segments end.
+    fn parts(&self, runs: &[Range<usize>]) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
         for run in runs {
             let chunks = self.new.table.chunks().get(run.clone()).unwrap_or_default();
             let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { continue };
@@ -236,34 +281,56 @@ impl Maker<'_> {
             let mut number = self.new.segments.partition_point(|segment| segment.end_bytes() <= at);
             while let Some(segment) = self.new.segments.get(number).filter(|_| at < end) {
                 let until = segment.end_bytes().min(end);
-                let bytes = read(self.new, at, until)?;
-                let text = self.bases.text_for(segment, at)?;
-                streams.put(&text, &bytes);
+                parts.push(Part { key: self.bases.key_for(segment, at), bytes: read(self.new, at, until)? });
                 at = until;
                 number += 1;
             }
         }
-        streams.encode(Kind::Plain)
+        Ok(parts)
+    }
+
+    fn plain(&self, parts: &[Part], wanted: &[u8]) -> Result<Option<Vec<u8>>> {
+        let key = parts.iter().fold(self.key("plain patch"), |key, part| {
+            let [kind, place] = part.key.numbers();
+            key.number(kind).number(place).bytes(&Digest256::of(&part.bytes).0)
+        });
+        self.proven(key.finish(), wanted, || {
+            let mut streams = Streams::default();
+            for part in parts {
+                streams.put(&*self.bases.text(part.key)?, &part.bytes);
+            }
+            streams.encode(Kind::Plain)
+        })
     }
 
     /// Nothing where the block does not come out as it is when it is packed again, or where the base has no such thing.
-    fn packed(&self, block: &lz4::Block, segment: usize) -> Result<Option<Vec<u8>>> {
-        let Some(level) = block.level(self.new.file).map_err(unpacking(self.new))? else { return Ok(None) };
+    fn packed(&self, block: &lz4::Block, segment: usize, wanted: &[u8]) -> Result<Option<Vec<u8>>> {
         let Some(segment) = self.new.segments.get(segment) else { return Ok(None) };
         let Some(old) = self.bases.segment_for(segment).filter(|old| !old.packed.is_empty()) else {
             return Ok(None);
         };
-        let content = block.unpack(self.new.file).map_err(unpacking(self.new))?;
-        let at = segment.packed.iter().position(|other| other == block).unwrap_or_default();
+        let number = segment.packed.iter().position(|other| other == block).unwrap_or_default();
+        let key = self.key("packed patch").number(old.offset_bytes).number(number as u64);
+        let key = key.bytes(&Digest256::of(wanted).0).finish();
+        let block = Block { block, number, old: &old.packed };
+        self.proven(key, wanted, || self.packed_anew(&block))
+    }
+
+    fn packed_anew(&self, new: &Block<'_>) -> Result<Option<Vec<u8>>> {
+        let Some(level) = new.block.level(self.new.file).map_err(unpacking(self.new))? else {
+            return Ok(None);
+        };
+        let content = new.block.unpack(self.new.file).map_err(unpacking(self.new))?;
         // The same block, with the one before or the one behind: a device has room for two.
-        let last = old.packed.len() - 1;
-        let pairs = [at.min(last).saturating_sub(1)..=at.min(last), at.min(last)..=(at + 1).min(last)];
+        let last = new.old.len() - 1;
+        let at = new.number.min(last);
+        let mut pairs = vec![at.saturating_sub(1)..=at, at..=(at + 1).min(last)];
+        pairs.dedup();
         let mut best: Option<Vec<u8>> = None;
         for pair in pairs {
-            let blocks = old.packed.get(pair).unwrap_or_default();
             let mut bytes = Vec::new();
             let mut base_blocks = Vec::new();
-            for block in blocks {
+            for block in new.old.get(pair).unwrap_or_default() {
                 bytes.extend(block.unpack(self.base.file).map_err(unpacking(self.base))?);
                 base_blocks.push(BaseBlock {
                     offset: block.offset_bytes + lz4::PREFIX_BYTES,
@@ -275,14 +342,43 @@ impl Maker<'_> {
             streams.put(&Text::at(0, bytes), &content);
             let patch = streams.encode(Kind::Lz4 {
                 level: level.into(),
-                decoded_bytes: block.unpacked_bytes,
+                decoded_bytes: new.block.unpacked_bytes,
                 base_blocks,
             })?;
-            if best.as_ref().is_none_or(|best| patch.len() < best.len()) {
+            let shorter = |patch: &Vec<u8>| best.as_ref().is_none_or(|best| patch.len() < best.len());
+            if let Some(patch) = patch.filter(shorter) {
                 best = Some(patch);
             }
         }
         Ok(best)
+    }
+
+    fn key(&self, kind: &str) -> KeyBuilder {
+        KeyBuilder::new(kind).bytes(&self.base_digest.0)
+    }
+
+    /// A patch out of the cache, or else a new one; it was applied, and makes what is wanted.
+    fn proven(
+        &self,
+        key: cache::Key,
+        wanted: &[u8],
+        make: impl FnOnce() -> Result<Option<Vec<u8>>>,
+    ) -> Result<Option<Vec<u8>>> {
+        let base =
+            Base { file: self.base.file, bytes: self.base.table.image_bytes(), subject: self.base.subject };
+        let makes = |patch: &[u8]| apply::apply(patch, base).map(|made| made == wanted);
+        let kept = self.cache.and_then(|cache| cache.get(key));
+        if let Some(kept) = kept.filter(|kept| makes(kept).unwrap_or(false)) {
+            return Ok(Some(kept));
+        }
+        let Some(patch) = make()? else { return Ok(None) };
+        if !makes(&patch)? {
+            return Err(Error::Bug { what: "a patch makes something else" });
+        }
+        if let Some(cache) = self.cache {
+            cache.put(key, &patch);
+        }
+        Ok(Some(patch))
     }
 }
 
@@ -299,3 +395,6 @@ fn read(side: &Side<'_>, from: u64, until: u64) -> Result<Vec<u8>> {
     side.file.read_exact_at(&mut bytes, from).map_err(Error::file("read", side.subject))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The factory disk: GPT, bank A filled, bank B empty, the loader's own, a fresh record, an empty state partition. A sparse file.
+//! The factory disk: GPT, bank A filled (with the tails that an update begins with), bank B empty, the loader's own, a fresh record, an empty state partition. A sparse file.
 //!
 //! Numbers of disk and partitions are derived from `compatible` and the partition's name, not from the version, so that every disk
 //! of a product looks alike to firmware and tools. Nothing here opens a device.
@@ -9,8 +9,10 @@ use std::{fs, path::Path, process::Command};
 
 use bank_format::{
     Bank,
+    manifest::Tree,
     record::{COPY_BYTES, RECORD_BYTES, Record, encode_copy},
     release::Release,
+    tail,
 };
 
 use crate::{
@@ -25,14 +27,34 @@ use table::{BOOT_CODE_BYTES, Layout, Partition, Purpose, number};
 
 const MIB: u64 = 1 << 20;
 
+/// The chunk tables of the images, as the bundle has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Tables<'a> {
+    /// Of the system.
+    pub root: &'a [u8],
+    /// Of kernel, initrd and command line.
+    pub boot: &'a [u8],
+}
+
 /// Writes the disk of a release to `path`; a file that is there is replaced.
-pub fn write(minted: &Minted, sizes: &Disk, epoch_seconds: u64, path: &Path) -> Result<Layout> {
+pub fn write(
+    minted: &Minted,
+    tables: Tables<'_>,
+    sizes: &Disk,
+    epoch_seconds: u64,
+    path: &Path,
+) -> Result<Layout> {
     let compatible = &minted.release.compatible;
-    let root = vec![
+    let mut root = vec![
         (0, Content::of_file(&minted.root.path)?),
         (tree_offset(&minted.root), Content::of_file(&minted.root.tree)?),
     ];
-    let boot = Content::of_file(&minted.boot.path)?;
+    root.extend(tail_of(&minted.root, Tree::Appended, tables.root, sizes.root_mib)?);
+    let mut boot = Content::of_file(&minted.boot.path)?;
+    if let Some((offset, tail)) = tail_of(&minted.boot, Tree::None, tables.boot, sizes.boot_mib)? {
+        let gap = vec![0; usize::try_from(offset - boot.len_bytes()).unwrap_or_default()];
+        boot = Content::Joined([boot, gap.into(), tail].into());
+    }
     let mut partitions = loader::partitions(&minted.installed, &minted.recovery, sizes, boot, root)?;
     let record = Partition::empty("record", RECORD_BYTES as u64, Purpose::Linux).with(record_bytes(minted)?);
     let state_bytes = u64::from(sizes.state_mib) * MIB;
@@ -45,6 +67,20 @@ pub fn write(minted: &Minted, sizes: &Disk, epoch_seconds: u64, path: &Path) -> 
         Installed::Grub(grub) => grub.boot_code()?,
     };
     table::write(path, compatible, &partitions, &boot_code)
+}
+
+/// The tail of a bank, and where it lies; nothing where the bank has no room for it.
+fn tail_of(
+    image: &MintedImage,
+    tree: Tree,
+    table: &[u8],
+    partition_mib: u32,
+) -> Result<Option<(u64, Content)>> {
+    let wrong = |source| Error::Format { deed: "place the tail of a bank", source };
+    let space_bytes = u64::from(partition_mib) * MIB;
+    let place = tail::place(image.bytes, tree, table.len() as u64, space_bytes).map_err(wrong)?;
+    let Some(offset) = place else { return Ok(None) };
+    Ok(Some((offset, tail::encode(image.verity_root, table).map_err(wrong)?.into())))
 }
 
 fn tree_offset(image: &MintedImage) -> u64 {
@@ -153,8 +189,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let minted = minted(dir.path());
         let (one, two) = (dir.path().join("1.img"), dir.path().join("2.img"));
-        let layout = write(&minted, &SIZES, 1_700_000_000, &one).unwrap();
-        write(&minted, &SIZES, 1_700_000_000, &two).unwrap();
+        let tables = Tables { root: b"table of root", boot: b"table of boot" };
+        let layout = write(&minted, tables, &SIZES, 1_700_000_000, &one).unwrap();
+        write(&minted, tables, &SIZES, 1_700_000_000, &two).unwrap();
         let bytes = fs::read(&one).unwrap();
         assert!(bytes == fs::read(&two).unwrap());
 
@@ -177,6 +214,20 @@ mod tests {
         assert_eq!(bytes[place("boot-a")..][..5000], [9; 5000]);
         assert_eq!(bytes[place("root-a")..][..300_000], [7; 300_000]);
         assert_eq!(bytes[place("root-a") + 303_104], 8);
+        // Behind the image, and behind its tree of one block.
+        for (name, offset, root, table) in
+            [("boot-a", 8192, 9, tables.boot), ("root-a", 303_104 + 4096, 7, tables.root)]
+        {
+            let tail = &bytes[place(name) + offset..];
+            let head = tail::decode_head(tail.first_chunk().unwrap()).unwrap();
+            assert_eq!(
+                (head.root, head.table_bytes as usize),
+                (Digest256([root; 32]), table.len()),
+                "{name}"
+            );
+            assert_eq!(&tail[tail::HEAD_BYTES..][..table.len()], table);
+            assert_eq!(head.table_sha256, Digest256::of(table));
+        }
         assert!(bytes[place("boot-b")..place("root-a")].iter().all(|byte| *byte == 0));
         assert!(bytes[place("root-b")..place("record")].iter().all(|byte| *byte == 0));
         for (copy, sequence) in [(0, 1), (1, 2)] {
@@ -190,5 +241,16 @@ mod tests {
             );
         }
         assert_eq!(bytes[place("state") + 1024 + 56..][..2], [0x53, 0xef]);
+    }
+
+    #[test]
+    fn a_bank_without_room_has_no_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = minted(dir.path()).boot;
+        let room = |table: usize| tail_of(&image, Tree::None, &vec![1; table], 1).unwrap();
+        let most = MIB as usize - 8192 - tail::HEAD_BYTES;
+        let (offset, content) = room(most).unwrap();
+        assert_eq!((offset, content.len_bytes()), (8192, MIB - 8192));
+        assert!(room(most + 1).is_none());
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod appliance;
 pub mod bundle;
+pub mod cache;
 pub mod chunker;
 pub mod clock;
 pub mod codec;

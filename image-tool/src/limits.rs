@@ -40,6 +40,12 @@ pub const PATCH_LEVEL: i32 = 22;
 pub const MAX_BASE_TEXT_BYTES: u64 = 32 << 20;
 /// Texts that are kept ready: many parts of an image are compared with the same.
 pub const MAX_TEXTS: usize = 4;
+/// Threads that make patches: each holds a text of the base and a window of zstd, up to 400 MiB together.
+pub const MAX_PATCH_MAKERS: usize = 4;
+/// Bytes of the cache: stops a machine that builds every day from filling its disk.
+pub const MAX_CACHE_BYTES: u64 = 2 << 30;
+/// Bytes of one entry of the cache: a patch, and its digest.
+pub const MAX_CACHE_ENTRY_BYTES: u64 = 9 << 20;
 /// Entries of an EROFS image that are looked at: a directory that contains itself ends here.
 pub const MAX_EROFS_ENTRIES: u32 = 4_000_000;
 /// Depth of its directories.

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::Read as _,
+    io::{BufWriter, Read as _, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     rc::Rc,
@@ -15,7 +15,7 @@ use std::{
 use bank_format::{
     Digest256, TrustRoot,
     bundle::{Claims, Head, HeadReader, Opened},
-    delta::CODEC,
+    delta::{CODEC, DeltaTable, Patch},
     header::Section,
     index::{Chunk, ChunkTable, Source},
     limits::MAX_INDEX_BYTES,
@@ -25,6 +25,7 @@ use bank_format::{
 
 use crate::{
     codec,
+    delta::{self, apply::Base},
     error::{Error, Result},
     limits::MAX_CACHED_FRAMES,
     progress::Progress,
@@ -157,6 +158,14 @@ impl SignedBundle {
         self.compare_root(&entry.name, entry.verity.root, found)
     }
 
+    /// Decodes image number `image` into a file.
+    pub fn unpack(&self, image: usize, file: &mut File) -> Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let fail = || Error::file("unpack an image of", &self.path);
+        self.read_image(image, &mut |bytes| out.write_all(bytes).map_err(fail()))?;
+        out.flush().map_err(fail())
+    }
+
     /// Checks all of it: every document, every table, every chunk of every image, every verity root.
     pub fn check_all(&self, progress: &dyn Progress) -> Result<()> {
         let manifest = self.opened.manifest();
@@ -173,26 +182,75 @@ impl SignedBundle {
             })?;
         }
         for number in 0..manifest.deltas.len() {
-            self.check_delta(number)?;
+            self.delta_table(number)?;
         }
         Ok(())
     }
 
-    /// Its table. What its patches make is known only with the base.
-    fn check_delta(&self, number: usize) -> Result<()> {
+    /// Checks all deltas from an older release: each makes the chunk table of its image, and each patch what it is for. Returns how many
+    /// there are. Images of the older release wait in files without names.
+    pub fn check_deltas_from(&self, older: &Self, progress: &dyn Progress) -> Result<usize> {
+        let manifest = self.opened.manifest();
+        let mut checked = 0;
+        for (number, delta) in manifest.deltas.iter().enumerate() {
+            let is_base = |image: &manifest::Image| image.verity.root == delta.base;
+            let Some(base) = older.opened.manifest().images.iter().position(is_base) else { continue };
+            let Some(image) = manifest.images.iter().position(|image| image.name == delta.image) else {
+                continue;
+            };
+            let Some(table) = self.delta_table(number)? else { continue };
+            progress.stage(&format!("check the delta of image {} from {}", delta.image, delta.base_version));
+            let chunks = table.chunk_table(&older.table(base)?).map_err(|source| self.refused(source))?;
+            self.opened.check_table(image, &chunks).map_err(|source| self.refused(source))?;
+            let mut file =
+                tempfile::tempfile().map_err(Error::file("make a file in", std::env::temp_dir()))?;
+            older.unpack(base, &mut file)?;
+            let subject = older.path.display().to_string();
+            let bytes = older.table(base)?.image_bytes();
+            let base = Base { file: &file, bytes, subject: &subject };
+            let patches = self.opened.delta_sections(number).map_or(0, |sections| sections.patches.offset);
+            for (done, patch) in table.patches().iter().enumerate() {
+                let section = Section { offset: patches + patch.offset, bytes: patch.stored_bytes.into() };
+                let made = delta::apply::apply(&self.read(Some(section))?, base)?;
+                self.check_made(&made, patch, &chunks, &delta.image)?;
+                progress.advance(done as u64 + 1, table.patches().len() as u64);
+            }
+            checked += 1;
+        }
+        Ok(checked)
+    }
+
+    fn check_made(&self, made: &[u8], patch: &Patch, table: &ChunkTable, image: &str) -> Result<()> {
+        let mut rest = made;
+        for number in patch.chunk_numbers() {
+            let chunk = table.chunks().get(number).ok_or(Error::Bug { what: "a patch makes no chunk" })?;
+            let (bytes, behind) = rest.split_at_checked(chunk.bytes as usize).unwrap_or((rest, &[]));
+            let subject = || format!("chunk {number} of image {image}, out of a patch");
+            chunk.digest.check(bytes, subject).map_err(|source| self.refused(source))?;
+            rest = behind;
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("a patch makes {} bytes too many", rest.len());
+        Err(self.refused(bank_format::Error::Malformed { structure: "patch", detail }))
+    }
+
+    /// The table of a delta; nothing where its coding is not known. What its patches make is known only with the base.
+    fn delta_table(&self, number: usize) -> Result<Option<DeltaTable>> {
         let stored = self.read(self.opened.delta_sections(number).map(|sections| sections.table))?;
         let refused = |source| self.refused(source);
         self.opened.check_delta_table(number, &stored).map_err(refused)?;
         let is_known = |delta: &manifest::Delta| delta.codec == CODEC;
-        if self.opened.manifest().deltas.get(number).is_some_and(is_known) {
-            let plain = codec::decompress(&stored, MAX_INDEX_BYTES).map_err(|source| Error::Frame {
-                deed: "decode",
-                frame: number,
-                source,
-            })?;
-            self.opened.delta_table(number, &plain).map_err(refused)?;
+        if !self.opened.manifest().deltas.get(number).is_some_and(is_known) {
+            return Ok(None);
         }
-        Ok(())
+        let plain = codec::decompress(&stored, MAX_INDEX_BYTES).map_err(|source| Error::Frame {
+            deed: "decode",
+            frame: number,
+            source,
+        })?;
+        self.opened.delta_table(number, &plain).map(Some).map_err(refused)
     }
 
     fn compare_root(&self, image: &str, expected: Digest256, found: Digest256) -> Result<()> {

@@ -16,9 +16,10 @@ use bank_format::{
 
 use crate::{
     appliance::Appliance,
-    bundle::{self, BundleSpec, ImageSpec, Summary},
+    bundle::{self, BundleSpec, ImageSpec, Older, Summary},
     chunker::Packing,
-    clock, disk,
+    clock,
+    disk::{self, Tables},
     error::{Error, Result},
     keys::ReleaseKeys,
     mint::{self, MintOptions, Minted, MintedImage},
@@ -46,9 +47,9 @@ pub struct BuildOptions<'a> {
     /// Where packages come from.
     pub packages: packages::Options,
     /// How the bundle is packed.
-    pub packing: Packing,
-    /// Bundles of older releases that deltas are made from.
-    pub from: Vec<PathBuf>,
+    pub packing: Packing<'a>,
+    /// Older releases that deltas are made from.
+    pub from: Older,
     /// Time of every file, seconds since 1970; see [`epoch_seconds`].
     pub epoch_seconds: u64,
 }
@@ -106,14 +107,14 @@ pub fn build(options: &BuildOptions<'_>, progress: &dyn Progress) -> Result<Buil
 
     let stem = format!("{}-{}", appliance.name, options.version);
     let output = |extension: &str| options.out.join(format!("{stem}.{extension}"));
-    let built_disk = work.path().join("disk");
-    progress.stage("disk: write the factory disk");
-    disk::write(&minted, &appliance.disk, options.epoch_seconds, &built_disk)?;
     let built_list = work.path().join("packages");
     fs::write(&built_list, &minted.packages_text).map_err(Error::file("write", &built_list))?;
     let built_bundle = work.path().join("bundle");
     let mut summary = bundle::write(&spec(options, &appliance, &minted), &built_bundle, progress)?;
-    compare(&summary, &minted)?;
+    let tables = compare(&summary, &minted)?;
+    let built_disk = work.path().join("disk");
+    progress.stage("disk: write the factory disk");
+    disk::write(&minted, tables, &appliance.disk, options.epoch_seconds, &built_disk)?;
 
     let built =
         [(built_disk, output("img")), (built_list, output("packages.txt")), (built_bundle, output("roro"))];
@@ -150,14 +151,13 @@ fn spec<'a>(options: &BuildOptions<'a>, appliance: &Appliance, minted: &Minted) 
     }
 }
 
-/// The command line carries the root that was minted; a bundle with another one could never boot.
-fn compare(summary: &Summary, minted: &Minted) -> Result<()> {
+/// The command line carries the root that was minted; a bundle with another one could never boot. Returns the chunk tables of the images.
+fn compare<'a>(summary: &'a Summary, minted: &Minted) -> Result<Tables<'a>> {
     let same = minted.images().iter().zip(&summary.images).all(|(minted, packed)| {
         minted.name == packed.name && minted.bytes == packed.bytes && minted.verity_root == packed.verity_root
     });
-    if same {
-        Ok(())
-    } else {
-        Err(Error::Bug { what: "the bundle does not hold the images that were minted" })
+    match summary.images.as_slice() {
+        [root, boot] if same => Ok(Tables { root: &root.table, boot: &boot.table }),
+        _ => Err(Error::Bug { what: "the bundle does not hold the images that were minted" }),
     }
 }

@@ -12,6 +12,7 @@ fn image_tool(dir: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(dir)
         .env("SOURCE_DATE_EPOCH", "1700000000")
+        .env("XDG_CACHE_HOME", dir.join("cache"))
         .output()
         .unwrap()
 }
@@ -82,6 +83,39 @@ fn keys_bundle_inspect_verify() {
     damaged.truncate(damaged.len() - 1);
     fs::write(dir.join("x.roro"), &damaged).unwrap();
     refused(dir, &["verify", "x.roro", "--root", "keys/root.json"], 4, &["1 bytes are missing"]);
+}
+
+#[test]
+fn a_release_with_a_delta_is_made_checked_and_made_again_out_of_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    done(dir, &["keygen", "keys"]);
+    let mut image: Vec<u8> = (0..200_000u32).flat_map(|number| (number / 3 * 7).to_le_bytes()).collect();
+    fs::write(dir.join("disk.img"), &image).unwrap();
+    done(dir, &bundle(&["--version", "1.0.0", "--out", "old.roro"]));
+    image[300_000] ^= 1;
+    image.splice(500_000..500_000, *b"inserted");
+    fs::write(dir.join("disk.img"), &image).unwrap();
+    let arguments = bundle(&["--version", "1.1.0", "--from", "old.roro", "--out", "new.roro"]);
+    let output = image_tool(dir, &arguments);
+    let words = text(&output.stderr);
+    assert!(words.contains("from 1.0.0"), "{words}");
+    let first = fs::read(dir.join("new.roro")).unwrap();
+    assert!(dir.join("cache/roro/packed").is_dir());
+    done(dir, &arguments);
+    assert!(fs::read(dir.join("new.roro")).unwrap() == first, "out of the cache");
+    done(dir, &[&arguments[..], &["--no-cache"]].concat());
+    assert!(fs::read(dir.join("new.roro")).unwrap() == first, "without the cache");
+    // A directory means what is older in it.
+    let of_directory = bundle(&["--version", "1.1.0", "--from", ".", "--deltas", "2", "--out", "new.roro"]);
+    done(dir, &of_directory);
+    assert!(fs::read(dir.join("new.roro")).unwrap() == first, "out of a directory");
+
+    let verify = ["verify", "new.roro", "--root", "keys/root.json", "--from"];
+    assert_eq!(done(dir, &[&verify[..], &["old.roro"]].concat()), "good: demo 1.1.0 for test,any\n");
+    refused(dir, &[&verify[..], &["new.roro"]].concat(), 2, &["has no delta from new.roro", "hint: "]);
+    let shown = done(dir, &["inspect", "new.roro"]);
+    assert!(shown.contains("1.0.0"), "{shown}");
 }
 
 #[test]

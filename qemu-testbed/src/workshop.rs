@@ -17,6 +17,7 @@ use bank_format::{
     release::Version,
 };
 use image_tool::{
+    bundle::Older,
     chunker::Packing,
     keys::{self, KeygenOptions, ReleaseKeys},
     packages::{self, Reuse},
@@ -168,7 +169,7 @@ impl Workshop {
                 reuse: Reuse::Kept,
             },
             packing: Packing::at_level(LEVEL),
-            from: Vec::new(),
+            from: Older::default(),
             epoch_seconds: EPOCH_SECONDS,
         };
         let built = image_tool::release::build(&options, &Silent).map_err(mint)?;

@@ -5,6 +5,7 @@
 use std::{fs, num::NonZeroUsize, path::Path};
 
 use image_tool::{
+    bundle::Older,
     chunker::Packing,
     keys::{self, KeygenOptions, ReleaseKeys},
     packages::{self, Reuse},
@@ -25,7 +26,7 @@ fn jeos(keys: &ReleaseKeys, binaries: &Path, out: &Path, threads: usize) -> Buil
         binaries: Some(binaries.to_owned()),
         packages: packages::Options { mirror: None, cache: packages::default_cache(), reuse: Reuse::Kept },
         packing: Packing { threads: NonZeroUsize::new(threads).unwrap(), ..Packing::at_level(3) },
-        from: Vec::new(),
+        from: Older::default(),
         epoch_seconds: 1_767_225_600,
     };
     build(&options, &Silent).unwrap()

@@ -19,7 +19,7 @@ use bank_format::{
     tail,
 };
 use image_tool::{
-    bundle::{self, BundleSpec, ImageSpec},
+    bundle::{self, BundleSpec, ImageSpec, Older},
     chunker::Packing,
     codec,
     keys::{PrivateKey, ReleaseKeys},
@@ -172,8 +172,8 @@ fn bundle(root_json: Vec<u8>) -> Vec<u8> {
         documents: vec![("packages".into(), b"base-files 12.4 amd64\n".to_vec())],
         keys: &signing,
         // Frames so small that an image of 8 KiB has three.
-        from: Vec::new(),
-        packing: Packing { level: 19, threads: NonZeroUsize::MIN, frame_raw_bytes: 1000 },
+        from: Older::default(),
+        packing: Packing { level: 19, threads: NonZeroUsize::MIN, frame_raw_bytes: 1000, cache: None },
     };
     let out = dir.path().join("v1.roro");
     bundle::write(&spec, &out, &Silent).unwrap();

@@ -14,13 +14,16 @@ use bank_format::{
 };
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
-use super::{BundleSpec, PackedImage};
+use super::{
+    BundleSpec, PackedImage,
+    older::{self, OlderBundle},
+};
 use crate::{
     delta::{self, Side},
     error::{Error, Result},
     limits::PATCH_LEVEL,
     progress::Progress,
-    reader::{BundleFile, SignedBundle},
+    reader::SignedBundle,
     segments,
 };
 
@@ -34,8 +37,7 @@ pub(super) fn make(
 ) -> Result<Vec<Delta>> {
     let mut entries: Vec<Delta> = Vec::new();
     let mut out = BufWriter::new(out);
-    for path in &spec.from {
-        let base = open(spec, path)?;
+    for OlderBundle { path, bundle: base } in older::open(spec, progress)? {
         for image in packed {
             let manifest = base.opened().manifest();
             let name = &image.summary.name;
@@ -45,7 +47,7 @@ pub(super) fn make(
                 continue;
             }
             progress.stage(&format!("delta of image {name} from {}", manifest.version));
-            let made = from_base(spec, image, &base, (number, path), dir, progress)?;
+            let made = from_base(spec, image, &base, (number, &path), dir, progress)?;
             let table = compress(&made.table.encode())?;
             let fail = || Error::file("write deltas to", dir);
             out.write_all(&table).map_err(fail())?;
@@ -71,18 +73,6 @@ pub(super) fn make(
     Ok(entries)
 }
 
-fn open(spec: &BundleSpec<'_>, path: &Path) -> Result<SignedBundle> {
-    let base = BundleFile::open(path)?.verify(spec.keys.root())?;
-    let manifest = base.opened().manifest();
-    if manifest.name != spec.name || manifest.compatible != spec.compatible {
-        return Err(Error::usage(
-            format!("{} is {} for {}", path.display(), manifest.name, manifest.compatible),
-            format!("--from takes older releases of {} for {}", spec.name, spec.compatible),
-        ));
-    }
-    Ok(base)
-}
-
 fn from_base(
     spec: &BundleSpec<'_>,
     image: &PackedImage,
@@ -92,17 +82,14 @@ fn from_base(
     progress: &dyn Progress,
 ) -> Result<delta::Made> {
     let subject = path.display().to_string();
-    let file = tempfile::tempfile_in(dir).map_err(Error::file("make a file in", dir))?;
-    let mut writer = BufWriter::with_capacity(1 << 20, &file);
-    base.read_image(number, &mut |bytes| writer.write_all(bytes).map_err(Error::file("unpack", &subject)))?;
-    writer.flush().map_err(Error::file("unpack", &subject))?;
-    drop(writer);
+    let mut file = tempfile::tempfile_in(dir).map_err(Error::file("make a file in", dir))?;
+    base.unpack(number, &mut file)?;
     let table = base.table(number)?;
     let segments = segments::of(&file, table.image_bytes(), &subject)?;
     let old = Side { file: &file, subject: &subject, table: &table, segments: &segments };
     let new =
         Side { file: &image.file, subject: &image.subject, table: &image.table, segments: &image.segments };
-    delta::between(&old, &new, spec.packing.threads, &|done, total| progress.advance(done, total))
+    delta::between(&old, &new, spec.packing, &|done, total| progress.advance(done, total))
 }
 
 /// Always one zstd frame, also where that is longer.

@@ -8,11 +8,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::{error::Kind, keys::tests::release_keys, limits::FRAME_RAW_BYTES, progress::Silent};
 
+mod deltas;
+
 const CHUNK: usize = 64 << 10;
 
 /// Fast, and small frames, so that small images have many.
-fn packing(threads: usize) -> Packing {
-    Packing { level: 1, threads: NonZeroUsize::new(threads).unwrap(), frame_raw_bytes: 2 * CHUNK as u32 }
+fn packing(threads: usize) -> Packing<'static> {
+    Packing {
+        level: 1,
+        threads: NonZeroUsize::new(threads).unwrap(),
+        frame_raw_bytes: 2 * CHUNK as u32,
+        cache: None,
+    }
 }
 
 struct Bench {
@@ -49,7 +56,7 @@ impl Bench {
             documents: vec![("packages".into(), b"a 1 all\n".to_vec())],
             keys: &self.keys,
             packing: packing(2),
-            from: Vec::new(),
+            from: Older::default(),
         }
     }
 

@@ -30,9 +30,6 @@ pub struct Args {
     /// Directory with the static programs `updater` and `boot-hooks`; else where `cargo device` puts them
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
-    /// Where downloaded packages are kept
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
     /// Take the packages of an earlier run with the same wishes, if there is one, instead of the newest
     #[arg(long)]
     reuse_packages: bool,
@@ -50,6 +47,7 @@ impl Args {
         bundle::check_floor(self.floor.as_ref(), &self.version)?;
         let passphrase = read_passphrase(self.publishing.passphrase_file.as_deref())?;
         let keys = ReleaseKeys::load(&self.publishing.keys, passphrase.as_ref(), printer)?;
+        let cache = self.publishing.packed(printer);
         let options = BuildOptions {
             epoch_seconds: release::epoch_seconds(&self.appliance)?,
             appliance: self.appliance,
@@ -60,11 +58,11 @@ impl Args {
             binaries: self.binaries,
             packages: packages::Options {
                 mirror: self.mirror,
-                cache: self.cache.unwrap_or_else(packages::default_cache),
+                cache: self.publishing.cache_directory(),
                 reuse: if self.reuse_packages { Reuse::Kept } else { Reuse::Newest },
             },
-            packing: Packing::at_level(self.publishing.level),
-            from: self.publishing.from,
+            packing: Packing { cache: cache.as_ref(), ..Packing::at_level(self.publishing.level) },
+            from: self.publishing.older(),
         };
         let built = release::build(&options, printer)?;
         bundle::tell(printer, &built.summary);

@@ -62,6 +62,7 @@ impl Args {
         check_floor(self.floor.as_ref(), &self.version)?;
         let passphrase = read_passphrase(self.publishing.passphrase_file.as_deref())?;
         let keys = ReleaseKeys::load(&self.publishing.keys, passphrase.as_ref(), printer)?;
+        let cache = self.publishing.packed(printer);
         let mut documents = Vec::new();
         for (name, path) in &self.documents {
             documents.push((name.clone(), fs::read(path).map_err(Error::file("read document", path))?));
@@ -86,8 +87,8 @@ impl Args {
                 .collect(),
             documents,
             keys: &keys,
-            packing: Packing::at_level(self.publishing.level),
-            from: self.publishing.from,
+            packing: Packing { cache: cache.as_ref(), ..Packing::at_level(self.publishing.level) },
+            from: self.publishing.older(),
         };
         let summary = bundle::write(&spec, &self.out, printer)?;
         tell(printer, &summary);

@@ -59,11 +59,27 @@ pub struct Bases<'a> {
     recent: Mutex<Vec<(Key, Arc<Text>)>>,
 }
 
+/// Which bytes of the base: a segment, or what lies around a place. The same key of the same base means the same text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
+pub enum Key {
+    /// A segment, by its number.
     Segment(usize),
+    /// Of a very large segment, from this offset on.
+    Part(u64),
     /// All around this offset that has no name.
     Around(u64),
+}
+
+impl Key {
+    /// As numbers, for a cache.
+    #[must_use]
+    pub fn numbers(self) -> [u64; 2] {
+        match self {
+            Self::Segment(number) => [0, number as u64],
+            Self::Part(offset) => [1, offset],
+            Self::Around(offset) => [2, offset],
+        }
+    }
 }
 
 impl<'a> Bases<'a> {
@@ -101,25 +117,44 @@ impl<'a> Bases<'a> {
     }
 
     /// What to compare the bytes at an offset of a new segment with.
-    pub fn text_for(&self, new: &Segment, offset_bytes: u64) -> Result<Arc<Text>> {
-        let place = offset_bytes - offset_bytes % MAX_BASE_TEXT_BYTES;
-        let (key, stretches) = match self.number_for(new) {
-            Some(number) => {
-                let segment = self.segments.get(number).ok_or(Error::Bug { what: "a segment is gone" })?;
-                if segment.len_bytes <= MAX_BASE_TEXT_BYTES {
-                    (Key::Segment(number), vec![(segment.offset_bytes, segment.len_bytes)])
-                } else {
-                    // The same part of a very large file, and as much again around it.
-                    let into = offset_bytes.saturating_sub(new.offset_bytes);
-                    let start = into
-                        .saturating_sub(MAX_BASE_TEXT_BYTES / 2)
-                        .min(segment.len_bytes - MAX_BASE_TEXT_BYTES);
-                    let start = segment.offset_bytes + start - start % (MAX_BASE_TEXT_BYTES / 4);
-                    (Key::Around(start), vec![(start, MAX_BASE_TEXT_BYTES.min(segment.end_bytes() - start))])
-                }
+    #[must_use]
+    pub fn key_for(&self, new: &Segment, offset_bytes: u64) -> Key {
+        let number = self.number_for(new);
+        match number.and_then(|number| Some((number, self.segments.get(number)?))) {
+            Some((number, segment)) if segment.len_bytes <= MAX_BASE_TEXT_BYTES => Key::Segment(number),
+            Some((_, segment)) => {
+                // The same part of a very large file, and as much again around it.
+                let into = offset_bytes.saturating_sub(new.offset_bytes);
+                let start =
+                    into.saturating_sub(MAX_BASE_TEXT_BYTES / 2).min(segment.len_bytes - MAX_BASE_TEXT_BYTES);
+                Key::Part(segment.offset_bytes + start - start % (MAX_BASE_TEXT_BYTES / 4))
             }
-            None => (Key::Around(place), self.nameless_around(offset_bytes)),
-        };
+            // What lies near to each other has one text.
+            None => {
+                let near = MAX_BASE_TEXT_BYTES / 4;
+                Key::Around(offset_bytes - offset_bytes % near + near / 2)
+            }
+        }
+    }
+
+    fn stretches(&self, key: Key) -> Vec<(u64, u64)> {
+        match key {
+            Key::Segment(number) => self
+                .segments
+                .get(number)
+                .map(|segment| vec![(segment.offset_bytes, segment.len_bytes)])
+                .unwrap_or_default(),
+            Key::Part(start) => {
+                let at = self.segments.partition_point(|segment| segment.end_bytes() <= start);
+                let end = self.segments.get(at).map_or(start, Segment::end_bytes);
+                vec![(start, MAX_BASE_TEXT_BYTES.min(end - start))]
+            }
+            Key::Around(offset) => self.nameless_around(offset),
+        }
+    }
+
+    /// The text that a key means.
+    pub fn text(&self, key: Key) -> Result<Arc<Text>> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = recent.iter().position(|(known, _)| *known == key) {
             let found = recent.remove(at);
@@ -128,7 +163,7 @@ impl<'a> Bases<'a> {
             return Ok(text);
         }
         drop(recent);
-        let text = Arc::new(self.read(&stretches)?);
+        let text = Arc::new(self.read(&self.stretches(key))?);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push((key, Arc::clone(&text)));
         if recent.len() > MAX_TEXTS {
@@ -234,7 +269,7 @@ mod tests {
         file.write_all(b"aaaaBBBBccccDDDD").unwrap();
         let segments = [segment("", 0, 4), segment("x", 4, 4), segment("", 8, 4), segment("y", 12, 4)];
         let bases = Bases::new(&file, &segments, "base");
-        let text = bases.text_for(&segment("", 100, 4), 100).unwrap();
+        let text = bases.text(bases.key_for(&segment("", 100, 4), 100)).unwrap();
         assert_eq!(text.old.bytes(), b"aaaacccc");
         assert_eq!(text.places(2, 4), [(2, 2), (8, 2)]);
         assert_eq!(text.places(4, 4), [(8, 4)]);

@@ -1,6 +1,9 @@
 //! Puts a patch together: operations, differences and new bytes, each packed by itself, as they have little in common.
 
-use bank_format::delta::patch::{Header, Kind, Op, Stream, encode_ops};
+use bank_format::{
+    delta::patch::{Header, Kind, Op, Stream, encode_ops},
+    limits::{MAX_PATCH_OPS_BYTES, MAX_PATCH_STORED_BYTES},
+};
 
 use super::bases::Text;
 use crate::{
@@ -45,9 +48,13 @@ impl Streams {
         }
     }
 
-    /// The bytes of the patch.
-    pub(super) fn encode(self, kind: Kind) -> Result<Vec<u8>> {
-        let (ops, ops_packed) = pack(encode_ops(&self.ops))?;
+    /// The bytes of the patch; nothing where they are more than a device reads.
+    pub(super) fn encode(self, kind: Kind) -> Result<Option<Vec<u8>>> {
+        let operations = encode_ops(&self.ops);
+        if operations.len() > MAX_PATCH_OPS_BYTES as usize {
+            return Ok(None);
+        }
+        let (ops, ops_packed) = pack(operations)?;
         let (diff, diff_packed) = pack(self.diff)?;
         let (extra, extra_packed) = pack(self.extra)?;
         let header = Header { kind, ops, diff, extra };
@@ -55,7 +62,7 @@ impl Streams {
         for packed in [ops_packed, diff_packed, extra_packed] {
             patch.extend(packed);
         }
-        Ok(patch)
+        Ok(Some(patch).filter(|patch| patch.len() <= MAX_PATCH_STORED_BYTES as usize))
     }
 }
 

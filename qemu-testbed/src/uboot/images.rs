@@ -11,7 +11,7 @@ use bank_format::{
 };
 use boot_hooks::scenarios::Image;
 use image_tool::{
-    bundle::{self, BundleSpec, ImageSpec},
+    bundle::{self, BundleSpec, ImageSpec, Older},
     chunker::Packing,
     fat::{self, File, Size},
     keys::ReleaseKeys,
@@ -127,7 +127,7 @@ impl Release {
             documents: Vec::new(),
             keys,
             packing: Packing::at_level(LEVEL),
-            from: Vec::new(),
+            from: Older::default(),
         };
         bundle::write(&spec, out, &Silent)
             .map(drop)
