@@ -155,6 +155,7 @@ impl Header {
 }
 
 /// Little-endian fields out of a slice, each read bounded.
+#[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     structure: &'static str,
     rest: &'a [u8],

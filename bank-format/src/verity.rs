@@ -107,6 +107,27 @@ pub fn hash_block(salt: &[u8], block: &[u8]) -> Digest256 {
     Digest256(Sha256::new().chain_update(salt).chain_update(block).finalize().into())
 }
 
+/// Digests of the blocks of a stretch of data: what can be computed apart from the tree, and side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaves {
+    digests: Vec<Digest256>,
+    data_bytes: u64,
+}
+
+impl Leaves {
+    /// Those of `data`; its last block is padded with zeros.
+    #[must_use]
+    pub fn of(salt: &[u8], data: &[u8]) -> Self {
+        let salted = Sha256::new().chain_update(salt);
+        let digests = data.chunks(BLOCK_BYTES).map(|block| {
+            let padding = [0; BLOCK_BYTES];
+            let padding = padding.get(block.len()..).unwrap_or_default();
+            Digest256(salted.clone().chain_update(block).chain_update(padding).finalize().into())
+        });
+        Self { digests: digests.collect(), data_bytes: data.len() as u64 }
+    }
+}
+
 #[derive(Clone)]
 struct Level {
     block: Box<[u8; BLOCK_BYTES]>,
@@ -187,6 +208,24 @@ impl TreeBuilder {
         Ok(())
     }
 
+    /// Takes the next bytes, hashed elsewhere with the salt of this tree. All but the last stretch of the data are whole blocks, and
+    /// so is what [`TreeBuilder::update`] took before.
+    pub fn push(&mut self, leaves: &Leaves, emit: &mut dyn FnMut(u64, &[u8; BLOCK_BYTES])) -> Result<()> {
+        let whole = |bytes: u64| bytes.is_multiple_of(BLOCK_BYTES as u64);
+        let seen_bytes = self.seen_bytes.saturating_add(leaves.data_bytes);
+        if seen_bytes > self.data_bytes
+            || !whole(self.seen_bytes)
+            || !(whole(seen_bytes) || seen_bytes == self.data_bytes)
+        {
+            return Err(Error::malformed("image", "its blocks are hashed in stretches that do not fit it"));
+        }
+        self.seen_bytes = seen_bytes;
+        for digest in &leaves.digests {
+            self.put(0, *digest, emit);
+        }
+        Ok(())
+    }
+
     /// Ends the data: pads the last block, emits the unfinished tree blocks, returns the root digest.
     pub fn finish(mut self, emit: &mut dyn FnMut(u64, &[u8; BLOCK_BYTES])) -> Result<Digest256> {
         if self.seen_bytes != self.data_bytes {
@@ -212,10 +251,10 @@ impl TreeBuilder {
 
     fn leaf(&mut self, block: &[u8], emit: &mut dyn FnMut(u64, &[u8; BLOCK_BYTES])) {
         let digest = self.hash(block);
-        self.push(0, digest, emit);
+        self.put(0, digest, emit);
     }
 
-    fn push(&mut self, level: usize, digest: Digest256, emit: &mut dyn FnMut(u64, &[u8; BLOCK_BYTES])) {
+    fn put(&mut self, level: usize, digest: Digest256, emit: &mut dyn FnMut(u64, &[u8; BLOCK_BYTES])) {
         let Some(here) = self.levels.get_mut(level) else {
             self.root = Some(digest);
             return;
@@ -241,7 +280,7 @@ impl TreeBuilder {
         here.next_block += 1;
         emit(number, &block);
         let digest = self.hash(&block[..]);
-        self.push(level + 1, digest, emit);
+        self.put(level + 1, digest, emit);
     }
 }
 
@@ -326,6 +365,12 @@ mod tests {
             for slices in [1000, 4096, 5000, 1 << 20] {
                 assert_eq!(build(&data, b"salt", slices), reference(&data, b"salt"), "{bytes} {slices}");
             }
+            let mut builder = TreeBuilder::new(data.len() as u64, b"salt").unwrap();
+            for part in data.chunks(3 * BLOCK_BYTES) {
+                builder.push(&Leaves::of(b"salt", part), &mut |_, _| ()).unwrap();
+            }
+            assert!(builder.push(&Leaves::of(b"salt", b"x"), &mut |_, _| ()).is_err(), "one too many");
+            assert_eq!(builder.finish(&mut |_, _| ()).unwrap(), reference(&data, b"salt").0, "{bytes}");
         }
     }
 

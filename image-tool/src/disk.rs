@@ -50,11 +50,8 @@ pub fn write(
         (tree_offset(&minted.root), Content::of_file(&minted.root.tree)?),
     ];
     root.extend(tail_of(&minted.root, Tree::Appended, tables.root, sizes.root_mib)?);
-    let mut boot = Content::of_file(&minted.boot.path)?;
-    if let Some((offset, tail)) = tail_of(&minted.boot, Tree::None, tables.boot, sizes.boot_mib)? {
-        let gap = vec![0; usize::try_from(offset - boot.len_bytes()).unwrap_or_default()];
-        boot = Content::Joined([boot, gap.into(), tail].into());
-    }
+    let mut boot = vec![(0, Content::of_file(&minted.boot.path)?)];
+    boot.extend(tail_of(&minted.boot, Tree::None, tables.boot, sizes.boot_mib)?);
     let mut partitions = loader::partitions(&minted.installed, &minted.recovery, sizes, boot, root)?;
     let record = Partition::empty("record", RECORD_BYTES as u64, Purpose::Linux).with(record_bytes(minted)?);
     let state_bytes = u64::from(sizes.state_mib) * MIB;
@@ -69,18 +66,14 @@ pub fn write(
     table::write(path, compatible, &partitions, &boot_code)
 }
 
-/// The tail of a bank, and where it lies; nothing where the bank has no room for it.
-fn tail_of(
-    image: &MintedImage,
-    tree: Tree,
-    table: &[u8],
-    partition_mib: u32,
-) -> Result<Option<(u64, Content)>> {
+/// The parts of the tail of a bank, and where they lie; nothing where the bank has no room for it.
+fn tail_of(image: &MintedImage, tree: Tree, table: &[u8], partition_mib: u32) -> Result<Vec<(u64, Content)>> {
     let wrong = |source| Error::Format { deed: "place the tail of a bank", source };
     let space_bytes = u64::from(partition_mib) * MIB;
     let place = tail::place(image.bytes, tree, table.len() as u64, space_bytes).map_err(wrong)?;
-    let Some(offset) = place else { return Ok(None) };
-    Ok(Some((offset, tail::encode(image.verity_root, table).map_err(wrong)?.into())))
+    let Some(place) = place else { return Ok(Vec::new()) };
+    let head = tail::encode_head(image.verity_root, table).map_err(wrong)?;
+    Ok(vec![(place.table_offset, table.to_vec().into()), (place.head_offset, head.to_vec().into())])
 }
 
 fn tree_offset(image: &MintedImage) -> u64 {
@@ -214,18 +207,16 @@ mod tests {
         assert_eq!(bytes[place("boot-a")..][..5000], [9; 5000]);
         assert_eq!(bytes[place("root-a")..][..300_000], [7; 300_000]);
         assert_eq!(bytes[place("root-a") + 303_104], 8);
-        // Behind the image, and behind its tree of one block.
-        for (name, offset, root, table) in
-            [("boot-a", 8192, 9, tables.boot), ("root-a", 303_104 + 4096, 7, tables.root)]
-        {
-            let tail = &bytes[place(name) + offset..];
-            let head = tail::decode_head(tail.first_chunk().unwrap()).unwrap();
+        for (name, mib, root, table) in [("boot-a", 2, 9, tables.boot), ("root-a", 3, 7, tables.root)] {
+            let bank = &bytes[place(name)..][..mib * MIB as usize];
+            let head_offset = tail::head_offset(bank.len() as u64).unwrap() as usize;
+            let head = tail::decode_head(bank[head_offset..].first_chunk().unwrap()).unwrap();
             assert_eq!(
                 (head.root, head.table_bytes as usize),
                 (Digest256([root; 32]), table.len()),
                 "{name}"
             );
-            assert_eq!(&tail[tail::HEAD_BYTES..][..table.len()], table);
+            assert_eq!(&bank[head.table_offset(bank.len() as u64).unwrap() as usize..][..table.len()], table);
             assert_eq!(head.table_sha256, Digest256::of(table));
         }
         assert!(bytes[place("boot-b")..place("root-a")].iter().all(|byte| *byte == 0));
@@ -247,10 +238,8 @@ mod tests {
     fn a_bank_without_room_has_no_tail() {
         let dir = tempfile::tempdir().unwrap();
         let image = minted(dir.path()).boot;
-        let room = |table: usize| tail_of(&image, Tree::None, &vec![1; table], 1).unwrap();
-        let most = MIB as usize - 8192 - tail::HEAD_BYTES;
-        let (offset, content) = room(most).unwrap();
-        assert_eq!((offset, content.len_bytes()), (8192, MIB - 8192));
-        assert!(room(most + 1).is_none());
+        let parts = |table: usize| tail_of(&image, Tree::None, &vec![1; table], 1).unwrap().len();
+        let most = MIB as usize - 8192 - 4096;
+        assert_eq!((parts(most), parts(most + 1)), (2, 0));
     }
 }

@@ -107,7 +107,7 @@ pub fn partitions(
     installed: &Installed,
     recovery: &Recovery,
     sizes: &Disk,
-    boot: Content,
+    boot: Vec<(u64, Content)>,
     root: Vec<(u64, Content)>,
 ) -> Result<Vec<Partition>> {
     let boot_bytes = u64::from(sizes.boot_mib) * MIB;
@@ -116,7 +116,7 @@ pub fn partitions(
     let root_b = Partition::empty("root-b", root_bytes, Purpose::LinuxRoot);
     let banks = |purpose| {
         [
-            Partition::empty("boot-a", boot_bytes, purpose).with(boot.clone()),
+            Partition { pieces: boot.clone(), ..Partition::empty("boot-a", boot_bytes, purpose) },
             Partition::empty("boot-b", boot_bytes, purpose),
         ]
     };
@@ -125,6 +125,8 @@ pub fn partitions(
         Installed::Efi => all.extend(banks(Purpose::EfiSystem)),
         Installed::SystemdBoot { program } => {
             let [path_a, path_b] = UKI_PATHS;
+            // A file has no tail.
+            let (_, boot) = boot.first().cloned().ok_or(Error::Bug { what: "bank A has no boot image" })?;
             let mut files = vec![
                 File::fixed(path_a, boot, boot_bytes),
                 File::fixed(path_b, Vec::new(), boot_bytes),

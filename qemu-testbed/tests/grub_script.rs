@@ -300,7 +300,7 @@ impl Device {
         let boot_code = grub.boot_code().unwrap();
         let recovery = recovery.map(Into::into);
         let root = Vec::new();
-        let image = boot_image(Bank::A).into();
+        let image = vec![(0, boot_image(Bank::A).into())];
         let partitions = loader::partitions(&Installed::Grub(grub), &recovery, &SIZES, image, root).unwrap();
         let layout = table::write(&disk(&folder), "test,any", &partitions, &boot_code).unwrap();
         let device = Self { folder, name, layout };

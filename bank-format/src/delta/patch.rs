@@ -30,7 +30,7 @@ use crate::{
 
 mod apply;
 
-pub use apply::{ApplyError, BaseReader, Op, apply, encode_ops};
+pub use apply::{ApplyError, BaseReader, Op, Piece, Pieces, apply, encode_ops, finish};
 
 const STRUCTURE: &str = "patch";
 const PLAIN: u64 = 0;

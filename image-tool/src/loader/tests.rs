@@ -18,7 +18,7 @@ fn image(loader: BootLoader) -> Vec<u8> {
 /// A disk for a loader, without record and state.
 fn disk(loader: BootLoader, installed: &Installed, recovery: &Recovery, path: &Path) -> Layout {
     let root = vec![(0, Content::from("root"))];
-    let parts = partitions(installed, recovery, &SIZES, image(loader).into(), root).unwrap();
+    let parts = partitions(installed, recovery, &SIZES, vec![(0, image(loader).into())], root).unwrap();
     let boot_code = match installed {
         Installed::Efi | Installed::SystemdBoot { .. } => [0; BOOT_CODE_BYTES],
         Installed::Grub(grub) => grub.boot_code().unwrap(),

@@ -27,8 +27,6 @@ pub enum Content {
         /// Number of bytes.
         len_bytes: u64,
     },
-    /// One behind the other.
-    Joined(Arc<[Self]>),
 }
 
 impl Content {
@@ -45,7 +43,6 @@ impl Content {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Slice { len_bytes, .. } => *len_bytes,
-            Self::Joined(parts) => parts.iter().map(Self::len_bytes).sum(),
         }
     }
 
@@ -53,7 +50,6 @@ impl Content {
     pub fn for_each_piece(&self, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {
             Self::Bytes(bytes) => take(bytes),
-            Self::Joined(parts) => parts.iter().try_for_each(|part| part.for_each_piece(take)),
             Self::Slice { file, path, offset_bytes, len_bytes } => {
                 let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(*len_bytes).unwrap_or(COPY_BYTES))];
                 let mut done = 0;
@@ -90,7 +86,7 @@ impl Content {
 
     fn path(&self) -> PathBuf {
         match self {
-            Self::Bytes(_) | Self::Joined(_) => PathBuf::from("bytes in memory"),
+            Self::Bytes(_) => PathBuf::from("bytes in memory"),
             Self::Slice { path, .. } => path.to_path_buf(),
         }
     }
