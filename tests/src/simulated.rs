@@ -20,13 +20,14 @@ use updater::{
     Device, InstallReport, Result, Terms,
     bank::Staged,
     config::Network,
-    device::Ports,
-    engine::{Engine, Origin},
+    device::{NoWork, Ports},
+    engine::{Engine, Event, Origin, Rearm},
     history::{Entry, HistoryLog},
     ports::{
         Access, AfterReboot, BankDisk, BootControl, Clock, ImageFile, Reboot, RecordStore, Request, Response,
         Room, Silent, Transport, TransportError,
     },
+    settle::settle,
 };
 
 /// What the device holds; shared between the ports and the suite.
@@ -38,6 +39,10 @@ pub struct Machine {
     pub writes: Cell<usize>,
     /// The bank that the next boot tries.
     pub armed: Cell<Option<Bank>>,
+    /// The bank that runs.
+    pub running: Cell<Bank>,
+    /// Boots so far.
+    pub boots: Cell<u32>,
     /// The bank that starts by default.
     pub default: Cell<Bank>,
     /// The record as it was last committed.
@@ -46,6 +51,10 @@ pub struct Machine {
     pub history: RefCell<Vec<Entry>>,
     /// Virtual time.
     pub now: Cell<Duration>,
+    /// Bytes of the partition of each image; without it, images are files that grow.
+    pub partition_bytes: Cell<Option<u64>>,
+    /// Writes that are still allowed; the next one fails, and so does every later one.
+    pub writes_left: Cell<usize>,
 }
 
 /// Seconds since 1970 at which virtual time begins: 2026.
@@ -62,10 +71,14 @@ impl Machine {
             ])),
             writes: Cell::new(0),
             armed: Cell::new(None),
+            running: Cell::new(Bank::A),
+            boots: Cell::default(),
             default: Cell::new(Bank::A),
             record: RefCell::new(Record::founded_on(Bank::A, Some(release), BTreeMap::new())),
             history: RefCell::default(),
             now: Cell::default(),
+            partition_bytes: Cell::default(),
+            writes_left: Cell::new(usize::MAX),
         })
     }
 
@@ -88,7 +101,18 @@ impl Machine {
             history: Box::new(Hand(Rc::clone(self))),
         };
         let record = self.record.borrow().clone();
-        Device::new(ports, Engine::new(record, Origin::Stored, Bank::A, 1))
+        Device::new(ports, Engine::new(record, Origin::Stored, self.running.get(), 1))
+    }
+
+    /// The trial is good: the bank that was armed runs from now on, and is confirmed.
+    pub fn boot_and_confirm(self: &Rc<Self>, transport: Rc<dyn Transport>) -> Result<()> {
+        let armed = self.armed.take().unwrap_or_else(|| self.default.get());
+        self.running.set(armed);
+        self.boots.set(self.boots.get() + 1);
+        let mut device = self.device(transport);
+        settle(&mut device, Rearm::Allowed)?;
+        device.handle(Event::Confirm, &mut NoWork)?;
+        Ok(())
     }
 
     /// Installs from `source` with the real code.
@@ -124,7 +148,7 @@ impl BankDisk for Hand {
         BTreeSet::from(["root".to_owned()])
     }
     fn room(&self, _: Bank, _: &str) -> io::Result<Room> {
-        Ok(Room::Grows)
+        Ok(self.0.partition_bytes.get().map_or(Room::Grows, |bytes| Room::Fixed { bytes }))
     }
     fn open(&self, bank: Bank, image: &str, _: Access) -> io::Result<Box<dyn ImageFile>> {
         Ok(Box::new(Image { machine: Rc::clone(&self.0), key: (bank, image.to_owned()) }))
@@ -139,6 +163,8 @@ impl ImageFile for Image {
         })
     }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let left = self.machine.writes_left.get().checked_sub(1);
+        self.machine.writes_left.set(left.ok_or_else(|| io::Error::other("no further write"))?);
         self.machine.writes.set(self.machine.writes.get() + 1);
         self.with(|image| {
             let end = offset as usize + bytes.len();
@@ -154,17 +180,19 @@ impl ImageFile for Image {
         Ok(())
     }
     fn set_bytes(&mut self, bytes: u64) -> io::Result<()> {
-        self.with(|image| image.resize(bytes as usize, 0));
+        if self.machine.partition_bytes.get().is_none() {
+            self.with(|image| image.resize(bytes as usize, 0));
+        }
         Ok(())
     }
 }
 
 impl BootControl for Hand {
     fn running(&self) -> io::Result<Bank> {
-        Ok(Bank::A)
+        Ok(self.0.running.get())
     }
     fn boot_id(&self) -> io::Result<String> {
-        Ok("boot".into())
+        Ok(format!("boot-{}", self.0.boots.get()))
     }
     fn armed(&self) -> io::Result<Option<Bank>> {
         Ok(self.0.armed.get())

@@ -1,11 +1,14 @@
 //! The passive bank as types: [`PassiveBank`] → [`BankWriter`] → [`Staged`]. Each has one way to come about, so that the
 //! running bank cannot be written, and what was not read back cannot be tried.
 //!
-//! Order inside a bank: images as in the manifest, each with its tree; the first block of the last image last of all.
+//! Order inside a bank: the data of all images; flush; read back, each tree written as it comes out; flush; the first block of the last
+//! image; flush; trees and first block read back.
 
 pub mod audit;
+mod checked;
 mod closed;
 mod proof;
+mod tail;
 mod writer;
 
 use bank_format::{
@@ -15,8 +18,11 @@ use bank_format::{
 
 use crate::error::{Error, Result};
 
+pub use checked::Checked;
 pub use closed::close_unwanted;
+pub(crate) use proof::fill;
 pub use proof::prove;
+pub use tail::table_in;
 pub use writer::BankWriter;
 
 /// The bank that does not run, and that the record does not call confirmed: it may be written.

@@ -7,9 +7,11 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         Context, Exit, audit, confirm, gate, health, history, install, reboot, rollback, settle, status,
+        throttle,
     },
     config::DEFAULT_PATH,
     error::Kind,
+    linux,
     printer::{self, Format},
 };
 
@@ -38,6 +40,8 @@ enum Command {
     Status(status::Args),
     /// Install a bundle into the passive bank, and arm its trial
     Install(install::Args),
+    /// How much of network and disk an install may take; also while one is under way
+    Throttle(throttle::Args),
     /// Reboot, into the trial if one is armed
     Reboot(reboot::Args),
     /// Make the running trial permanent
@@ -59,6 +63,7 @@ enum Command {
 /// Parses the arguments, runs the command, says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    linux::give_memory_back();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Status(args) => args.run(&context),
         Command::Install(args) => args.run(&context),
+        Command::Throttle(args) => args.run(&context),
         Command::Reboot(args) => args.run(&context),
         Command::Confirm(args) => args.run(&context),
         Command::Rollback(args) => args.run(&context),

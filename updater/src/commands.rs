@@ -10,6 +10,7 @@ pub mod reboot;
 pub mod rollback;
 pub mod settle;
 pub mod status;
+pub mod throttle;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -17,6 +17,7 @@ use toml::{Table, Value};
 use crate::{
     error::{Error, Result, file},
     limits::{MAX_GATE_DEADLINE_SECONDS, MAX_SMALL_FILE_BYTES},
+    throttle::Limits,
 };
 
 pub use boot::{Backend, Boot, Environment};
@@ -24,7 +25,7 @@ pub use boot::{Backend, Boot, Environment};
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/roro/updater.toml";
 
-const TOP_KEYS: [&str; 14] = [
+const TOP_KEYS: [&str; 15] = [
     "compatible",
     "trust_root",
     "state_dir",
@@ -39,10 +40,12 @@ const TOP_KEYS: [&str; 14] = [
     "bank",
     "source",
     "network",
+    "install",
 ];
 const HEALTH_KEYS: [&str; 2] = ["soak_seconds", "update_source"];
 const BANK_KEYS: [&str; 2] = ["a", "b"];
 const SOURCE_KEYS: [&str; 1] = ["url"];
+const INSTALL_KEYS: [&str; 3] = ["network_bytes_per_second", "disk_bytes_per_second", "priority"];
 const NETWORK_KEYS: [&str; 5] =
     ["proxy", "connect_timeout_seconds", "read_timeout_seconds", "min_bytes_per_second", "retries"];
 
@@ -87,6 +90,9 @@ pub struct Config {
     /// Timeouts, proxy.
     #[serde(default)]
     pub network: Network,
+    /// How much of the device an install may take.
+    #[serde(default)]
+    pub install: Limits,
 }
 
 /// What the health gate asks besides the declared checks.
@@ -227,6 +233,7 @@ impl Config {
         if !(1..=MAX_GATE_DEADLINE_SECONDS).contains(&self.gate_deadline_seconds) {
             return Err(format!("gate_deadline_seconds is 1 to {MAX_GATE_DEADLINE_SECONDS}"));
         }
+        self.install.check().map_err(|why| format!("install.{why}"))?;
         if self.tries == 0 {
             return Err("tries = 0 would never boot a trial: use at least 1".into());
         }
@@ -246,6 +253,7 @@ fn check_keys(top: &Table) -> Result<(), String> {
         ("health", &HEALTH_KEYS),
         ("bank", &BANK_KEYS),
         ("network", &NETWORK_KEYS),
+        ("install", &INSTALL_KEYS),
     ] {
         if let Some(Value::Table(table)) = top.get(name) {
             check_table(&format!("{name}."), table, known)?;
@@ -308,6 +316,10 @@ mod tests {
         read_timeout_seconds = 2
         min_bytes_per_second = 3
         retries = 4
+        [install]
+        network_bytes_per_second = 1000000
+        disk_bytes_per_second = 2000000
+        priority = "idle"
     "#;
 
     #[test]
@@ -350,6 +362,8 @@ mod tests {
             ("gate_deadline_seconds = 60", "gate_deadline_seconds = 0"),
             ("gate_deadline_seconds = 60", "gate_deadline_seconds = 100000"),
             ("soak_seconds = 5", "soak_seconds = 100000"),
+            ("disk_bytes_per_second = 2000000", "disk_bytes_per_second = 2"),
+            ("priority = \"idle\"", "priority = \"lazy\""),
             ("update_source = \"off\"", "update_source = \"of\""),
             ("path = \"boot.state\"", ""),
             ("\"file\"", "\"lilo\""),

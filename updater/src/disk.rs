@@ -9,9 +9,10 @@ use std::{
     path::PathBuf,
 };
 
-use bank_format::{Bank, PerBank};
+use bank_format::{Bank, PerBank, verity::BLOCK_BYTES};
 
 use crate::{
+    limits::{DIRECT_BYTES, LEAST_DIRECT_BYTES},
     linux,
     ports::{Access, BankDisk, ImageFile, Room},
 };
@@ -73,30 +74,44 @@ impl BankDisk for PathDisk {
             },
         };
         let block_device = file.metadata()?.file_type().is_block_device();
-        Ok(Box::new(PathImage { file, block_device, poisoned: false }))
+        let gathered = match access {
+            Access::Write if block_device => linux::open_direct(path).ok().map(Gathered::new),
+            Access::Write | Access::Read => None,
+        };
+        Ok(Box::new(PathImage { file, block_device, gathered, poisoned: false }))
     }
 }
 
 struct PathImage {
     file: File,
     block_device: bool,
+    /// How a device is written past its cache; none where it cannot be.
+    gathered: Option<Gathered>,
     /// After a failed write or flush the kernel may have dropped what was dirty: a later flush would lie.
     poisoned: bool,
 }
 
 impl PathImage {
-    fn guarded<T>(&mut self, deed: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+    fn guarded<T>(&mut self, deed: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
         if self.poisoned {
             return Err(io::Error::other("closed after a failed write"));
         }
-        let result = deed(&self.file);
+        let result = deed(self);
         self.poisoned = result.is_err();
         result
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        match &mut self.gathered {
+            Some(gathered) => gathered.spill(&self.file),
+            None => Ok(()),
+        }
     }
 }
 
 impl ImageFile for PathImage {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.guarded(Self::spill)?;
         match self.file.read_at(buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.file.read_at(buffer, offset),
             other => other,
@@ -104,11 +119,37 @@ impl ImageFile for PathImage {
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.guarded(|file| file.write_all_at(bytes, offset))
+        self.guarded(|image| match &mut image.gathered {
+            Some(gathered) => gathered.write(&image.file, offset, bytes),
+            None => image.file.write_all_at(bytes, offset),
+        })
+    }
+
+    fn zero_at(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        self.guarded(|image| {
+            image.spill()?;
+            // Whole blocks without writing them, where the device or the file system can; then the rest, or all of it.
+            let start = offset.next_multiple_of(BLOCK).min(offset + bytes);
+            let end = ((offset + bytes) / BLOCK * BLOCK).max(start);
+            let is_done = end > start && linux::zero_range(&image.file, start, end - start).is_ok();
+            let (start, end) = if is_done { (start, end) } else { (offset, offset) };
+            for (mut at, end) in [(offset, start), (end, offset + bytes)] {
+                while at < end {
+                    let part = ZEROS.get(..(end - at).min(ZEROS.len() as u64) as usize).unwrap_or_default();
+                    image.file.write_all_at(part, at)?;
+                    at += part.len() as u64;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.guarded(File::sync_all)
+        self.guarded(|image| {
+            image.spill()?;
+            image.file.sync_all()
+        })
     }
 
     fn forget_cached(&mut self) -> io::Result<()> {
@@ -119,7 +160,73 @@ impl ImageFile for PathImage {
     }
 
     fn set_bytes(&mut self, bytes: u64) -> io::Result<()> {
-        if self.block_device { Ok(()) } else { self.guarded(|file| file.set_len(bytes)) }
+        if self.block_device { Ok(()) } else { self.guarded(|image| image.file.set_len(bytes)) }
+    }
+}
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// Neighbouring writes, gathered until they are worth a write past the cache: an update must not push the appliance's own pages out, and a
+/// device is fastest with large writes. What is small or no whole block goes through the cache, which gathers it as well.
+struct Gathered {
+    direct: File,
+    /// Room for [`DIRECT_BYTES`] from an address on that is as far behind a whole block as `offset` is.
+    room: Vec<u8>,
+    start: usize,
+    bytes: usize,
+    offset: u64,
+    /// Whether the device takes such writes.
+    works: bool,
+}
+
+impl Gathered {
+    fn new(direct: File) -> Self {
+        let room = vec![0; DIRECT_BYTES + 2 * BLOCK_BYTES];
+        Self { direct, room, start: 0, bytes: 0, offset: 0, works: true }
+    }
+
+    fn write(&mut self, file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.bytes > 0 && (offset != self.offset + self.bytes as u64 || self.bytes == DIRECT_BYTES) {
+                self.spill(file)?;
+            }
+            if self.bytes == 0 {
+                self.offset = offset;
+                self.start = self.room.as_ptr().align_offset(BLOCK_BYTES) + (offset % BLOCK) as usize;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(DIRECT_BYTES - self.bytes));
+            let from = self.start + self.bytes;
+            if let Some(into) = self.room.get_mut(from..from + now.len()) {
+                into.copy_from_slice(now);
+            }
+            self.bytes += now.len();
+            offset += now.len() as u64;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self, file: &File) -> io::Result<()> {
+        let gathered = self.room.get(self.start..self.start + self.bytes).unwrap_or_default();
+        let before = (self.offset.next_multiple_of(BLOCK) - self.offset).min(self.bytes as u64) as usize;
+        let whole = (gathered.len() - before) / BLOCK_BYTES * BLOCK_BYTES;
+        let (first, rest) = gathered.split_at(before);
+        let (blocks, last) = rest.split_at(whole);
+        let at = self.offset + before as u64;
+        if self.works && blocks.len() >= LEAST_DIRECT_BYTES {
+            match self.direct.write_all_at(blocks, at) {
+                // It wants larger blocks, or none at all.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.works = false,
+                other => other?,
+            }
+        }
+        if !self.works || blocks.len() < LEAST_DIRECT_BYTES {
+            file.write_all_at(blocks, at)?;
+        }
+        file.write_all_at(first, self.offset)?;
+        file.write_all_at(last, at + whole as u64)?;
+        self.bytes = 0;
+        Ok(())
     }
 }
 
@@ -144,6 +251,48 @@ mod tests {
         assert_eq!(image.read_at(4998, &mut buffer).unwrap(), 5);
         assert_eq!(&buffer[..5], b"\0\0hel");
         assert_eq!(std::fs::metadata(dir.path().join("a")).unwrap().len(), 5003);
+    }
+
+    /// A file stands for the device, and the file system for its way past the cache.
+    #[test]
+    fn writes_past_the_cache_are_as_if_they_went_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device");
+        let mut expected = vec![0; 9 << 20];
+        std::fs::write(&path, &expected).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let Ok(direct) = linux::open_direct(&path) else { return };
+        let gathered = Some(Gathered::new(direct));
+        let mut image = PathImage { file, block_device: false, gathered, poisoned: false };
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let mut at = 0;
+        for round in 0..400 {
+            if random(3) == 0 {
+                at = random(6 << 20);
+            }
+            let bytes = if random(2) == 0 { random(300) + 1 } else { random(1 << 20) + 1 };
+            let bytes = bytes.min(expected.len() - at).max(1);
+            if random(5) == 0 {
+                image.zero_at(at as u64, bytes as u64).unwrap();
+                expected[at..at + bytes].fill(0);
+            } else {
+                let content: Vec<u8> = (0..bytes).map(|n| (n + round) as u8).collect();
+                image.write_at(at as u64, &content).unwrap();
+                expected[at..at + bytes].copy_from_slice(&content);
+            }
+            at = (at + bytes).min(expected.len() - 1);
+            if random(20) == 0 {
+                let mut found = vec![1; 5000];
+                image.read_at(at as u64 / 2, &mut found).unwrap();
+                assert_eq!(found, expected[at / 2..][..5000]);
+            }
+        }
+        image.flush().unwrap();
+        assert!(std::fs::read(&path).unwrap() == expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, collections::VecDeque, time::Duration};
 
 pub use answer::{ContentRange, Identity};
 pub use error::FetchError;
@@ -18,9 +18,10 @@ use crate::{
     error::{Error, Result},
     http::server_of,
     limits::{
-        BUFFER_BYTES, FIRST_PAUSE, MAX_PAUSE, MAX_RETRY_AFTER, PROBE_BYTES, PROGRESS_BYTES, RATE_WINDOW,
+        BUFFER_BYTES, FIRST_PAUSE, MAX_PAUSE, MAX_REQUESTS_AHEAD, MAX_RETRY_AFTER, PROBE_BYTES,
+        PROGRESS_BYTES, RATE_WINDOW,
     },
-    ports::{Clock, Progress, Request, Response, Transport, TransportError},
+    ports::{Clock, Progress, Request, Response, Started, Transport, TransportError},
 };
 use answer::{check_encoding, retry_after};
 
@@ -45,12 +46,25 @@ enum Attempt {
     Fatal(FetchError),
 }
 
+impl Attempt {
+    fn of_transport(error: TransportError) -> Self {
+        match error {
+            TransportError::Network { source } => Self::Again(FetchError::Network { source }, None),
+            TransportError::Refused { detail } => Self::Fatal(FetchError::Refused { detail }),
+        }
+    }
+}
+
 /// A file on a server that knows ranges.
 pub struct Remote<'a> {
     wire: Wire<'a>,
     identity: Identity,
     /// The first bytes, from the probe.
     prefix: Vec<u8>,
+    /// Ranges (first byte, last byte) that are read next.
+    expected: VecDeque<(u64, u64)>,
+    /// Requests that were sent for the first of those.
+    ahead: VecDeque<((u64, u64), Started)>,
 }
 
 struct Wire<'a> {
@@ -74,7 +88,8 @@ pub fn open<'a>(
     loop {
         match probe(&wire, progress) {
             Ok(Probe::Ranges(identity, prefix)) => {
-                return Ok(Served::Ranges(Remote { wire, identity, prefix }));
+                let (expected, ahead) = (VecDeque::new(), VecDeque::new());
+                return Ok(Served::Ranges(Remote { wire, identity, prefix, expected, ahead }));
             }
             Ok(Probe::Stream(identity, response)) => {
                 let meter = Meter::new(network);
@@ -135,6 +150,43 @@ impl Remote<'_> {
         self.wire.received.get()
     }
 
+    /// Says which ranges (offset, bytes) are read next, in that order: they are asked for while an earlier one is read.
+    pub fn expect(&mut self, next: &[(u64, u64)]) {
+        self.ahead.clear();
+        self.expected = next
+            .iter()
+            .filter_map(|(offset, bytes)| Some((self.behind_prefix(*offset), offset.checked_add(*bytes)?)))
+            .filter(|(first, end)| first < end)
+            .map(|(first, end)| (first, end - 1))
+            .collect();
+    }
+
+    /// What lies before it is known already.
+    fn behind_prefix(&self, offset: u64) -> u64 {
+        offset.max(self.prefix.len() as u64)
+    }
+
+    /// The answer to a request; one that was sent ahead, if there is one.
+    fn answer(&mut self, first: u64, last: u64) -> Result<Response, Attempt> {
+        if self.expected.front() == Some(&(first, last)) {
+            self.expected.pop_front();
+        }
+        let is_next = self.ahead.front().is_some_and(|(range, _)| *range == (first, last));
+        let sent = if is_next { self.ahead.pop_front() } else { None };
+        let answer = match sent {
+            Some((_, started)) => started().map_err(Attempt::of_transport),
+            None => self.wire.send(first, last),
+        };
+        // Asked for while this one is read.
+        while self.ahead.len() < MAX_REQUESTS_AHEAD {
+            let Some((first, last)) = self.expected.get(self.ahead.len()).copied() else { break };
+            let request = Request { url: &self.wire.url, first, last };
+            let Some(started) = self.wire.transport.start(&request) else { break };
+            self.ahead.push_back(((first, last), started));
+        }
+        answer
+    }
+
     /// Hands `bytes` bytes from `offset` to the sink, in order and each once, however often the connection breaks.
     pub fn read(
         &mut self,
@@ -169,14 +221,14 @@ impl Remote<'_> {
 
     /// One request. The server may answer with less than was asked for.
     fn part(
-        &self,
+        &mut self,
         first: u64,
         bytes: u64,
         progress: &mut dyn Progress,
         sink: &mut Sink<'_>,
     ) -> Result<(), Attempt> {
         let last = first.saturating_add(bytes - 1);
-        let mut response = self.wire.send(first, last)?;
+        let mut response = self.answer(first, last)?;
         check_encoding(&response).map_err(Attempt::Fatal)?;
         match response.status {
             206 => {
@@ -243,10 +295,7 @@ impl Wire<'_> {
     }
 
     fn send(&self, first: u64, last: u64) -> Result<Response, Attempt> {
-        self.transport.get(&Request { url: &self.url, first, last }).map_err(|error| match error {
-            TransportError::Network { source } => Attempt::Again(FetchError::Network { source }, None),
-            TransportError::Refused { detail } => Attempt::Fatal(FetchError::Refused { detail }),
-        })
+        self.transport.get(&Request { url: &self.url, first, last }).map_err(Attempt::of_transport)
     }
 
     /// Reads exactly `bytes` bytes of the body; what a server sends beyond is not looked at.

@@ -7,13 +7,14 @@ use std::{
     cell::OnceCell,
     error::Error as StdError,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::Duration,
 };
 
 use reqwest::{
     Proxy, Url,
-    blocking::Client,
+    blocking::{Client, RequestBuilder},
     header::{ACCEPT_ENCODING, RANGE},
     redirect,
 };
@@ -22,7 +23,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use crate::{
     config::Network,
     limits::MAX_REDIRECTS,
-    ports::{Request, Response, Transport, TransportError},
+    ports::{Request, Response, Started, Transport, TransportError},
 };
 
 const SYSTEM_CERTIFICATES: [&str; 3] =
@@ -89,19 +90,37 @@ impl Http {
     }
 }
 
-impl Transport for Http {
-    fn get(&self, request: &Request<'_>) -> Result<Response, TransportError> {
+impl Http {
+    fn prepared(&self, request: &Request<'_>) -> Result<RequestBuilder, TransportError> {
         let url = Url::parse(request.url).map_err(|source| TransportError::Refused {
             detail: format!("address cannot be read: {source}"),
         })?;
         self.check_names(&url)?;
-        let sent = self
+        Ok(self
             .client()?
             .get(url)
             .header(RANGE, format!("bytes={}-{}", request.first, request.last))
-            .header(ACCEPT_ENCODING, "identity")
-            .send();
-        answer(sent)
+            .header(ACCEPT_ENCODING, "identity"))
+    }
+}
+
+impl Transport for Http {
+    fn get(&self, request: &Request<'_>) -> Result<Response, TransportError> {
+        answer(self.prepared(request)?.send())
+    }
+
+    fn start(&self, request: &Request<'_>) -> Option<Started> {
+        let prepared = self.prepared(request).ok()?;
+        let (done, sent) = mpsc::sync_channel(1);
+        let send = move || {
+            // Where nobody waits any more, the connection is closed with the answer.
+            let _ = done.send(prepared.send());
+        };
+        thread::Builder::new().name("request".into()).spawn(send).ok()?;
+        Some(Box::new(move || match sent.recv() {
+            Ok(sent) => answer(sent),
+            Err(error) => Err(TransportError::Network { source: error.into() }),
+        }))
     }
 }
 

@@ -1,42 +1,45 @@
-//! Installing a bundle: head, signatures, preflight, tables; then the passive bank, the read-back, the trial.
+//! Installing a bundle: head, signatures, preflight, survey and plan; then the passive bank, the read-back, the trial.
 //!
-//! Every chunk, wherever it comes from, passes the check in [`BankWriter::write_chunk`] before it is written.
-//! An install that is repeated after an interruption skips what already lies there.
+//! Every chunk, wherever it comes from, is compared with the signed table before it is written ([`crate::bank::Checked`]). An install that is
+//! repeated after an interruption skips what already lies there.
 
-mod frames;
+mod cutter;
+mod patches;
 mod plan;
+mod pour;
 mod preflight;
 mod report;
 mod source;
+mod stream;
+mod survey;
+mod work;
 
 use std::{collections::BTreeMap, rc::Rc};
 
 use bank_format::{
-    Bank, TrustRoot,
-    bundle::{BodyReader, Head, HeadReader, Opened, Piece},
+    TrustRoot,
+    bundle::{Head, HeadReader, Opened, Piece},
     header::HEADER_BYTES,
-    index::ChunkTable,
-    record::ImageProof,
 };
 
 pub use preflight::{Verdict, preflight};
-pub use report::{InstallReport, InstallResult, Tally};
+pub use report::{InstallReport, InstallResult, PlanReport, PlannedImage, Tally};
 pub use source::{FileRanges, Ranges};
 
 use crate::{
-    bank::{BankWriter, PassiveBank, Staged},
     config::Network,
-    device::{BankWork, Device, NoWork},
-    engine::Event,
+    device::{Device, NoWork},
+    engine::{Event, Offer},
     error::{Error, Result, bundle},
     fetch::{self, Served, Stream, backoff},
-    limits::{BUFFER_BYTES, MAX_RESTARTS},
+    limits::MAX_RESTARTS,
     linux,
-    ports::{Access, BankDisk, Clock, ImageFile, Phase, Progress},
+    ports::{BankDisk, Clock, Phase, Progress},
 };
-use frames::FrameDecoder;
-use plan::ImageJob;
 use source::is_url;
+use stream::{StreamBytes, StreamFeed};
+use survey::{Survey, Surveyed};
+use work::{Feed, InstallWork};
 
 /// What an install is measured by.
 #[derive(Debug, Clone)]
@@ -58,112 +61,170 @@ pub fn install(
 ) -> Result<InstallReport> {
     let clock = Rc::clone(&device.ports.clock);
     let start = clock.monotonic();
-    terms.trust.check_fresh(clock.unix_seconds()).map_err(bundle)?;
-    preflight::running_is_settled(device)?;
     let mut tally = Tally::default();
-    let mut restarts = 0;
-    let outcome = loop {
-        match attempt(device, terms, source, &mut tally, progress) {
-            Err(Error::Fetch { source, .. }) if source.wants_restart() && restarts < MAX_RESTARTS => {
-                restarts += 1;
-                progress.note(&format!("{}; starting anew from what is verified", source.line()));
-                clock.sleep(backoff(restarts, clock.as_ref()));
-            }
-            other => break other?,
-        }
-    };
-    progress.end();
+    let outcome = persistently(device, terms, source, &mut tally, progress, &mut Installing)?;
     let seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
     Ok(InstallReport::new(outcome, &tally, seconds, linux::peak_rss_kib()))
 }
 
-fn attempt(
+/// What [`install`] would fetch and write. Nothing is written.
+pub fn plan(
+    device: &mut Device,
+    terms: &Terms,
+    source: &str,
+    progress: &mut dyn Progress,
+) -> Result<PlanReport> {
+    let mut tally = Tally::default();
+    let report = persistently(device, terms, source, &mut tally, progress, &mut Planning)?;
+    let bytes_to_fetch = report.bytes_to_fetch + tally.fetched_bytes;
+    Ok(PlanReport { bytes_fetched: tally.fetched_bytes, bytes_to_fetch, ..report })
+}
+
+/// What becomes of a bundle that was opened and compared with the device.
+trait Deed {
+    type Outcome;
+    /// It is there already, in whole or in part.
+    fn settled(&mut self, device: &mut Device, opened: &Opened, verdict: Settled) -> Result<Self::Outcome>;
+    /// It is to be installed.
+    fn go(
+        &mut self,
+        device: &mut Device,
+        offer: Offer,
+        opened: &Opened,
+        survey: (Vec<Surveyed>, Feed<'_, '_>),
+        tally: &mut Tally,
+        progress: &mut dyn Progress,
+    ) -> Result<Self::Outcome>;
+}
+
+/// A verdict that asks for nothing to be fetched.
+enum Settled {
+    NothingToDo { bank: bank_format::Bank, detail: String },
+    ArmAgain { bank: bank_format::Bank },
+}
+
+/// Until it is done, or until trying again is of no use.
+fn persistently<D: Deed>(
     device: &mut Device,
     terms: &Terms,
     source: &str,
     tally: &mut Tally,
     progress: &mut dyn Progress,
-) -> Result<report::Outcome> {
+    deed: &mut D,
+) -> Result<D::Outcome> {
+    let clock = Rc::clone(&device.ports.clock);
+    terms.trust.check_fresh(clock.unix_seconds()).map_err(bundle)?;
+    preflight::running_is_settled(device)?;
+    let mut restarts = 0;
+    let outcome = loop {
+        tally.begin_attempt();
+        match attempt(device, terms, source, tally, progress, deed) {
+            Err(Error::Fetch { source, .. }) if source.wants_restart() && restarts < MAX_RESTARTS => {
+                restarts += 1;
+                progress.note(&format!("{}; starting anew from what is verified", source.line()));
+                clock.sleep(backoff(restarts, clock.as_ref()));
+            }
+            // The record now says that the bank is being written, so that all of it is looked at.
+            Err(error @ Error::ReadBack { .. }) if tally.trusted && restarts < MAX_RESTARTS => {
+                restarts += 1;
+                progress.note(&format!("{}; looking at every chunk", error.line()));
+            }
+            other => break other?,
+        }
+    };
+    progress.end();
+    Ok(outcome)
+}
+
+fn attempt<D: Deed>(
+    device: &mut Device,
+    terms: &Terms,
+    source: &str,
+    tally: &mut Tally,
+    progress: &mut dyn Progress,
+    deed: &mut D,
+) -> Result<D::Outcome> {
     progress.begin(Phase::Verify, 0);
     if !is_url(source) {
-        return from_ranges(device, terms, &mut FileRanges::open(source)?, tally, progress);
+        return from_ranges(device, terms, &mut FileRanges::open(source)?, tally, progress, deed);
     }
     let transport = Rc::clone(&device.ports.transport);
     let clock = Rc::clone(&device.ports.clock);
     match fetch::open(transport.as_ref(), clock.as_ref(), &terms.network, source, progress)? {
-        Served::Ranges(mut remote) => from_ranges(device, terms, &mut remote, tally, progress),
-        Served::Stream(stream) => from_stream(device, terms, stream, tally, progress),
+        Served::Ranges(mut remote) => from_ranges(device, terms, &mut remote, tally, progress, deed),
+        Served::Stream(stream) => from_stream(device, terms, stream, tally, progress, deed),
     }
 }
 
-fn from_ranges(
+fn from_ranges<D: Deed>(
     device: &mut Device,
     terms: &Terms,
     ranges: &mut dyn Ranges,
     tally: &mut Tally,
     progress: &mut dyn Progress,
-) -> Result<report::Outcome> {
-    let result = go_by_ranges(device, terms, ranges, tally, progress);
+    deed: &mut D,
+) -> Result<D::Outcome> {
+    let result = go_by_ranges(device, terms, ranges, tally, progress, deed);
     tally.fetched_bytes += ranges.fetched_bytes();
     result
 }
 
-fn go_by_ranges(
+fn go_by_ranges<D: Deed>(
     device: &mut Device,
     terms: &Terms,
     ranges: &mut dyn Ranges,
     tally: &mut Tally,
     progress: &mut dyn Progress,
-) -> Result<report::Outcome> {
+    deed: &mut D,
+) -> Result<D::Outcome> {
     let opened = read_head(ranges, progress)?.verify(&terms.trust).map_err(bundle)?;
     check_total(&opened, ranges.total_bytes())?;
-    let verdict = preflight(device, terms, &opened)?;
-    run(device, verdict, &opened, tally, progress, |_, progress| {
-        let mut tables = Vec::new();
-        for (image, entry) in opened.manifest().images.iter().enumerate() {
-            let section = opened.index_section(image).ok_or(NO_SUCH_IMAGE)?;
-            let mut bytes = Vec::with_capacity(entry.index.bytes as usize);
-            ranges.read(section.offset, section.bytes, progress, &mut |data, _| {
-                bytes.extend_from_slice(data);
-                Ok(())
-            })?;
-            tables.push(opened.chunk_table(image, &bytes).map_err(bundle)?);
-        }
-        Ok((tables, Feed::Ranges(ranges)))
-    })
+    let offer = match settled_or_offer(preflight(device, terms, &opened)?) {
+        Ok(offer) => offer,
+        Err(settled) => return deed.settled(device, &opened, settled),
+    };
+    let disk = Rc::clone(&device.ports.disk);
+    let mut survey = Survey::new(device, disk.as_ref(), &opened)?;
+    let images = (0..opened.manifest().images.len())
+        .map(|image| survey.by_ranges(image, ranges, progress))
+        .collect::<Result<Vec<_>>>()?;
+    deed.go(device, offer, &opened, (images, Feed::Ranges(ranges)), tally, progress)
 }
 
-fn from_stream(
+fn from_stream<D: Deed>(
     device: &mut Device,
     terms: &Terms,
     stream: Stream<'_>,
     tally: &mut Tally,
     progress: &mut dyn Progress,
-) -> Result<report::Outcome> {
-    let mut bytes = StreamBytes { stream, buffer: vec![0; BUFFER_BYTES], filled: 0, used: 0 };
-    let mut reader = HeadReader::default();
-    let head = loop {
-        let Some(input) = bytes.more(tally)? else { return Err(bundle(reader.truncated())) };
-        let (used, head) = reader.feed(input).map_err(bundle)?;
-        bytes.used += used;
-        if let Some(head) = head {
-            break head;
-        }
+    deed: &mut D,
+) -> Result<D::Outcome> {
+    let mut bytes = StreamBytes::new(stream);
+    let opened = bytes.head(tally)?.verify(&terms.trust).map_err(bundle)?;
+    check_total(&opened, bytes.total_bytes())?;
+    let offer = match settled_or_offer(preflight(device, terms, &opened)?) {
+        Ok(offer) => offer,
+        Err(settled) => return deed.settled(device, &opened, settled),
     };
-    let opened = head.verify(&terms.trust).map_err(bundle)?;
-    check_total(&opened, bytes.stream.total_bytes())?;
-    let verdict = preflight(device, terms, &opened)?;
-    run(device, verdict, &opened, tally, progress, |tally, _| {
-        let mut feed = StreamFeed { bytes, body: BodyReader::new(&opened) };
-        let mut tables = Vec::new();
-        for _ in &opened.manifest().images {
-            match feed.next(tally)? {
-                Piece::Index { table, .. } => tables.push(table),
-                Piece::Frame { .. } | Piece::End => return Err(NO_SUCH_IMAGE),
-            }
+    let mut feed = StreamFeed::new(bytes, &opened);
+    let disk = Rc::clone(&device.ports.disk);
+    let mut survey = Survey::new(device, disk.as_ref(), &opened)?;
+    let mut images = Vec::new();
+    for image in 0..opened.manifest().images.len() {
+        match feed.next(tally)? {
+            Piece::Index { table, .. } => images.push(survey.by_stream(image, table, progress)?),
+            Piece::Frame { .. } | Piece::End => return Err(NO_SUCH_IMAGE),
         }
-        Ok((tables, Feed::Stream(Box::new(feed))))
-    })
+    }
+    deed.go(device, offer, &opened, (images, Feed::Stream(Box::new(feed))), tally, progress)
+}
+
+fn settled_or_offer(verdict: Verdict) -> Result<Offer, Settled> {
+    match verdict {
+        Verdict::Install(offer) => Ok(offer),
+        Verdict::NothingToDo { bank, detail } => Err(Settled::NothingToDo { bank, detail }),
+        Verdict::ArmAgain { bank } => Err(Settled::ArmAgain { bank }),
+    }
 }
 
 const NO_SUCH_IMAGE: Error = Error::Bug { detail: "there is no image of that number" };
@@ -210,166 +271,81 @@ fn read_head(ranges: &mut dyn Ranges, progress: &mut dyn Progress) -> Result<Hea
     }
 }
 
-/// Where frames come from.
-enum Feed<'a, 'o> {
-    Ranges(&'a mut dyn Ranges),
-    Stream(Box<StreamFeed<'a, 'o>>),
-}
+struct Installing;
 
-struct StreamBytes<'a> {
-    stream: Stream<'a>,
-    buffer: Vec<u8>,
-    filled: usize,
-    used: usize,
-}
+impl Deed for Installing {
+    type Outcome = report::Outcome;
 
-impl StreamBytes<'_> {
-    /// Bytes that were not used yet; `None` at the end.
-    fn more(&mut self, tally: &mut Tally) -> Result<Option<&[u8]>> {
-        if self.used >= self.filled {
-            self.filled = self.stream.next(&mut self.buffer)?;
-            self.used = 0;
-            tally.fetched_bytes += self.filled as u64;
-        }
-        Ok(self.buffer.get(self.used..self.filled).filter(|bytes| !bytes.is_empty()))
-    }
-}
-
-struct StreamFeed<'a, 'o> {
-    bytes: StreamBytes<'a>,
-    body: BodyReader<'o>,
-}
-
-impl StreamFeed<'_, '_> {
-    fn next(&mut self, tally: &mut Tally) -> Result<Piece> {
-        loop {
-            let (used, piece) = match self.bytes.more(tally)? {
-                Some(input) => self.body.feed(input).map_err(bundle)?,
-                None => return Err(self.bytes.stream.interrupted()),
-            };
-            self.bytes.used += used;
-            if let Some(piece) = piece {
-                return Ok(piece);
+    fn settled(&mut self, device: &mut Device, opened: &Opened, settled: Settled) -> Result<report::Outcome> {
+        let release = opened.manifest().release();
+        let (result, bank) = match settled {
+            Settled::NothingToDo { bank, detail } => (InstallResult::NothingToDo { detail }, bank),
+            Settled::ArmAgain { bank } => {
+                let boot_id = device.boot_id()?;
+                device.handle(Event::Arm { boot_id }, &mut NoWork)?;
+                (InstallResult::Installed, bank)
             }
-        }
+        };
+        Ok(report::Outcome { result, release, bank })
+    }
+
+    fn go(
+        &mut self,
+        device: &mut Device,
+        offer: Offer,
+        opened: &Opened,
+        (images, feed): (Vec<Surveyed>, Feed<'_, '_>),
+        tally: &mut Tally,
+        progress: &mut dyn Progress,
+    ) -> Result<report::Outcome> {
+        let bank = !device.running();
+        let disk: Rc<dyn BankDisk> = Rc::clone(&device.ports.disk);
+        let clock: Rc<dyn Clock> = Rc::clone(&device.ports.clock);
+        tally.trusted = images.iter().any(|image| image.trusting);
+        let mut work = InstallWork {
+            disk: disk.as_ref(),
+            clock: clock.as_ref(),
+            active: device.running(),
+            opened,
+            images,
+            feed,
+            writer: None,
+            proofs: BTreeMap::new(),
+            tally,
+            progress,
+        };
+        device.handle(Event::BeginInstall(offer), &mut work)?;
+        let proofs = std::mem::take(&mut work.proofs);
+        device.handle(Event::Written(proofs), &mut NoWork)?;
+        let boot_id = device.boot_id()?;
+        device.handle(Event::Arm { boot_id }, &mut NoWork)?;
+        Ok(report::Outcome { result: InstallResult::Installed, release: opened.manifest().release(), bank })
     }
 }
 
-/// Goes through with a verdict. `tables` reads the chunk tables: before anything on the device is touched.
-fn run<'a, 'o>(
-    device: &mut Device,
-    verdict: Verdict,
-    opened: &'o Opened,
-    tally: &mut Tally,
-    progress: &mut dyn Progress,
-    tables: impl FnOnce(&mut Tally, &mut dyn Progress) -> Result<(Vec<ChunkTable>, Feed<'a, 'o>)>,
-) -> Result<report::Outcome> {
-    let release = opened.manifest().release();
-    let outcome = |result, bank| report::Outcome { result, release, bank };
-    match verdict {
-        Verdict::NothingToDo { bank, detail } => Ok(outcome(InstallResult::NothingToDo { detail }, bank)),
-        Verdict::ArmAgain { bank } => {
-            let boot_id = device.boot_id()?;
-            device.handle(Event::Arm { boot_id }, &mut NoWork)?;
-            Ok(outcome(InstallResult::Installed, bank))
-        }
-        Verdict::Install(offer) => {
-            let bank = !device.running();
-            let (tables, feed) = tables(tally, progress)?;
-            let disk = Rc::clone(&device.ports.disk);
-            let clock = Rc::clone(&device.ports.clock);
-            let mut work = InstallWork {
-                disk: disk.as_ref(),
-                clock: clock.as_ref(),
-                active: device.running(),
-                opened,
-                tables,
-                feed,
-                writer: None,
-                proofs: BTreeMap::new(),
-                tally,
-                progress,
-            };
-            device.handle(Event::BeginInstall(offer), &mut work)?;
-            let proofs = std::mem::take(&mut work.proofs);
-            device.handle(Event::Written(proofs), &mut NoWork)?;
-            let boot_id = device.boot_id()?;
-            device.handle(Event::Arm { boot_id }, &mut NoWork)?;
-            Ok(outcome(InstallResult::Installed, bank))
-        }
-    }
-}
+struct Planning;
 
-struct InstallWork<'w, 'a, 'o> {
-    disk: &'w dyn BankDisk,
-    clock: &'w dyn Clock,
-    active: Bank,
-    opened: &'o Opened,
-    tables: Vec<ChunkTable>,
-    feed: Feed<'a, 'o>,
-    writer: Option<BankWriter<'o>>,
-    proofs: BTreeMap<String, ImageProof>,
-    tally: &'w mut Tally,
-    progress: &'w mut dyn Progress,
-}
+impl Deed for Planning {
+    type Outcome = PlanReport;
 
-const NOT_OPEN: Error = Error::Bug { detail: "the passive bank is not open" };
-
-impl BankWork for InstallWork<'_, '_, '_> {
-    fn wipe(&mut self, passive: PassiveBank) -> Result<()> {
-        self.writer = Some(BankWriter::open(self.disk, passive, self.opened.manifest())?);
-        Ok(())
+    fn settled(&mut self, _: &mut Device, opened: &Opened, settled: Settled) -> Result<PlanReport> {
+        let (Settled::NothingToDo { bank, .. } | Settled::ArmAgain { bank }) = settled;
+        Ok(PlanReport::new(opened, bank, Vec::new()))
     }
 
-    fn write(&mut self) -> Result<()> {
-        let writer = self.writer.as_mut().ok_or(NOT_OPEN)?;
-        let total = self.tables.iter().map(ChunkTable::image_bytes).sum();
-        self.progress.begin(Phase::Write, total);
-        let mut decoder = FrameDecoder::new()?;
-        for (image, table) in self.tables.iter().enumerate() {
-            let name = self.opened.manifest().images.get(image).map_or("", |entry| entry.name.as_str());
-            let mut active = self.disk.open(self.active, name, Access::Read).ok();
-            let active = active.as_mut().map(|file| -> &mut dyn ImageFile { file.as_mut() });
-            let mut job = ImageJob::plan(writer, (image, name), table, active, self.tally, self.progress)?;
-            match &mut self.feed {
-                Feed::Ranges(ranges) => {
-                    let section = self.opened.frames_section(image).ok_or(NO_SUCH_IMAGE)?;
-                    for run in job.runs() {
-                        let mut frames = job.frames_of(&run);
-                        let offset = section.offset + run.offset;
-                        ranges.read(offset, run.bytes, self.progress, &mut |bytes, progress| {
-                            frames.feed(bytes, &mut |frame, stored| {
-                                job.take_frame(frame, stored, &mut decoder, writer, progress)
-                            })
-                        })?;
-                    }
-                }
-                Feed::Stream(feed) => {
-                    for frame in 0..table.frames().len() {
-                        match feed.next(self.tally)? {
-                            Piece::Frame { bytes, .. } => {
-                                job.take_frame(frame, &bytes, &mut decoder, writer, self.progress)?;
-                            }
-                            Piece::Index { .. } | Piece::End => return Err(NO_SUCH_IMAGE),
-                        }
-                    }
-                }
-            }
-            job.check_done()?;
-            writer.seal_image(image)?;
-        }
-        self.tally.written_bytes += writer.written_bytes();
-        Ok(())
-    }
-
-    fn read_back(&mut self) -> Result<Staged> {
-        let writer = self.writer.take().ok_or(NOT_OPEN)?;
-        let total = self.tables.iter().map(ChunkTable::image_bytes).sum();
-        self.progress.begin(Phase::ReadBack, total);
-        let start = self.clock.monotonic();
-        let (staged, proofs) = writer.finalize(self.progress)?;
-        self.tally.readback_seconds = self.clock.monotonic().saturating_sub(start).as_secs_f64();
-        self.proofs = proofs;
-        Ok(staged)
+    fn go(
+        &mut self,
+        device: &mut Device,
+        _: Offer,
+        opened: &Opened,
+        (images, feed): (Vec<Surveyed>, Feed<'_, '_>),
+        tally: &mut Tally,
+        _: &mut dyn Progress,
+    ) -> Result<PlanReport> {
+        let report = PlanReport::new(opened, !device.running(), images);
+        Ok(match feed {
+            Feed::Ranges(_) => report,
+            Feed::Stream(_) => report.of_a_stream(opened, tally.fetched_bytes),
+        })
     }
 }

@@ -2,14 +2,38 @@
 
 use std::time::Duration;
 
-/// Bytes of the first request: the head of an ordinary bundle and its small tables in one round trip.
-pub const PROBE_BYTES: u64 = 64 << 10;
+/// Bytes of the first request: the head of an ordinary bundle in one round trip, and not much that is of no use.
+pub const PROBE_BYTES: u64 = 8 << 10;
 /// Bytes of one range request: a torn connection costs at most the frame in flight, and no server is held for ever.
 pub const MAX_RANGE_BYTES: u64 = 32 << 20;
 /// Bytes that are fetched and thrown away rather than asking twice: a round trip costs more than that.
 pub const MAX_RANGE_GAP_BYTES: u64 = 16 << 10;
 /// Bytes read at once from a server, a bundle or a bank.
 pub const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes that are copied from the active bank at once.
+pub const COPY_BYTES: usize = 1 << 20;
+/// Bytes of the active bank that are read at once for a patch, which uses little pieces that lie close together.
+pub const BASE_BUFFER_BYTES: usize = 128 << 10;
+/// Bytes of what is unpacked, hashed or packed at one time: it bounds the memory. What is larger is worked on alone.
+pub const UNDER_WAY_BYTES: usize = 8 << 20;
+/// Buffers of at most [`COPY_BYTES`] that are kept to be used again.
+pub const MAX_SPARE_BUFFERS: usize = 8;
+/// Threads that compute: more hold more memory, and the disk is slower than four.
+pub const MAX_THREADS: usize = 4;
+/// Chunks that are looked at to see whether a bank of which nothing is known is worth a look at all of them.
+pub const SAMPLES: usize = 32;
+/// The lowest rate that an install may be held to: at a lower one it never ends.
+pub const MIN_RATE_BYTES: u64 = 16 << 10;
+/// What may be taken at once before the rate counts.
+pub const MAX_BURST: Duration = Duration::from_millis(20);
+/// How often an install looks whether its limits have changed.
+pub const THROTTLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests that wait for their answers while one is read: a round trip costs a slow link nothing then.
+pub const MAX_REQUESTS_AHEAD: usize = 3;
+/// Bytes that are gathered before they are written to a device past its cache, and the unit in which they are read.
+pub const DIRECT_BYTES: usize = 2 << 20;
+/// Fewer bytes than that are left to the cache: each write past it waits for the device.
+pub const LEAST_DIRECT_BYTES: usize = 128 << 10;
 /// Bytes read at once while a bank is read back.
 pub const READ_BACK_BUFFER_BYTES: usize = 1 << 20;
 /// Bytes that make a range request count as progress: a server that gives one byte for each connection ends somewhere.

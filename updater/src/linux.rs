@@ -53,6 +53,71 @@ pub fn flush_block_buffers(file: &File) -> io::Result<()> {
     }
 }
 
+/// Opens a device for writing past its cache.
+pub fn open_direct(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    OpenOptions::new().write(true).custom_flags(nix::libc::O_DIRECT).open(path)
+}
+
+/// Makes whole blocks zero without writing them, where that can be done. What a file has behind its end stays a hole.
+pub fn zero_range(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let (offset, bytes) =
+        (i64::try_from(offset).map_err(too_large)?, i64::try_from(bytes).map_err(too_large)?);
+    let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    // Without a way to free them, blocks may still be zeroed by the device itself.
+    fallocate(file, FallocateFlags::FALLOC_FL_PUNCH_HOLE | keep, offset, bytes)
+        .or_else(|_| fallocate(file, FallocateFlags::FALLOC_FL_ZERO_RANGE | keep, offset, bytes))
+        .map_err(io::Error::from)
+}
+
+/// Gives memory back to the system as soon as it is not used: without it the C library keeps the largest buffers for later ones, which here are
+/// of another size, and an install holds twice what it needs.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        const MMAP_FROM_BYTES: i32 = 256 << 10;
+        const MOST_ARENAS: i32 = 2;
+        // SAFETY: both only set a number of the allocator, and no other thread runs yet.
+        unsafe {
+            nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, MMAP_FROM_BYTES);
+            nix::libc::mallopt(nix::libc::M_ARENA_MAX, MOST_ARENAS);
+        }
+    }
+}
+
+/// From now on all threads of this process wait until nobody else wants the disk or the processor.
+pub fn go_last() -> io::Result<()> {
+    const IDLE_CLASS: nix::libc::c_int = 3;
+    of_all_threads(IDLE_CLASS << 13, 19)
+}
+
+/// From now on all threads of this process take their turn.
+pub fn go_in_turn() -> io::Result<()> {
+    of_all_threads(0, 0)
+}
+
+/// linux/ioprio.h: the class in the upper bits, of a thread by its id.
+fn of_all_threads(io_priority: nix::libc::c_int, nice: nix::libc::c_int) -> io::Result<()> {
+    const WHO_PROCESS: nix::libc::c_int = 1;
+    let mut result = Ok(());
+    for entry in std::fs::read_dir("/proc/self/task")? {
+        let Some(thread) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // SAFETY: both calls take numbers only; a thread that has ended meanwhile is an error and nothing else.
+        let failed = unsafe {
+            nix::libc::syscall(nix::libc::SYS_ioprio_set, WHO_PROCESS, thread, io_priority) < 0
+                || nix::libc::setpriority(nix::libc::PRIO_PROCESS, thread, nice) < 0
+        };
+        if failed {
+            result = Err(io::Error::last_os_error());
+        }
+    }
+    result
+}
+
 /// Room in a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FreeSpace {

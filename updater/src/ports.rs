@@ -52,6 +52,17 @@ pub trait ImageFile {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `bytes`.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes zeros.
+    fn zero_at(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+        let mut done = 0;
+        while done < bytes {
+            let part = ZEROS.get(..(bytes - done).min(ZEROS.len() as u64) as usize).unwrap_or_default();
+            self.write_at(offset + done, part)?;
+            done += part.len() as u64;
+        }
+        Ok(())
+    }
     /// Returns once all that was written is on stable storage.
     fn flush(&mut self) -> io::Result<()>;
     /// Makes the next reads come from the medium, as far as the system can do that. Call after a flush.
@@ -141,6 +152,9 @@ impl Response {
     }
 }
 
+/// Gives the answer to a request that was sent; waits for it.
+pub type Started = Box<dyn FnOnce() -> Result<Response, TransportError>>;
+
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -162,6 +176,11 @@ pub enum TransportError {
 pub trait Transport {
     /// Sends the request, follows redirects.
     fn get(&self, request: &Request<'_>) -> Result<Response, TransportError>;
+    /// Sends the request, if that can be done without waiting for the answer. An answer that nobody asks for is given up.
+    fn start(&self, request: &Request<'_>) -> Option<Started> {
+        let _ = request;
+        None
+    }
 }
 
 /// What is going on, for a person or a script that watches.
@@ -169,6 +188,8 @@ pub trait Transport {
 pub enum Phase {
     /// The bundle's head and tables are read and checked.
     Verify,
+    /// What lies in the banks is looked at.
+    Look,
     /// The passive bank is written.
     Write,
     /// The passive bank is read back.
@@ -181,6 +202,7 @@ impl Phase {
     pub fn word(self) -> &'static str {
         match self {
             Self::Verify => "verify",
+            Self::Look => "look",
             Self::Write => "write",
             Self::ReadBack => "read-back",
         }

@@ -26,6 +26,7 @@ pub fn watcher(format: Format) -> Box<dyn Progress> {
 fn title(phase: Phase) -> &'static str {
     match phase {
         Phase::Verify => "checking the bundle",
+        Phase::Look => "looking at the banks",
         Phase::Write => "writing the passive bank",
         Phase::ReadBack => "reading it back",
     }

@@ -89,6 +89,13 @@ fn audit_image(file: &mut dyn ImageFile, proof: &ImageProof, progress: &mut dyn 
     Ok(found.err().unwrap_or(Found::AsInstalled))
 }
 
+/// Whether the tree behind the data of an image is whole, from this root down.
+pub(super) fn tree(file: &mut dyn ImageFile, bytes: u64, salt: &[u8], root: Digest256) -> Result<Found> {
+    let geometry = Geometry::for_bytes(bytes).map_err(bundle)?;
+    let mut image = Image { file, salt, root, geometry, leaf: None };
+    Ok(image.tree().err().unwrap_or(Found::AsInstalled))
+}
+
 type Checked = Result<(), Found>;
 
 struct Image<'a> {

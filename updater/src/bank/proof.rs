@@ -1,18 +1,27 @@
-//! Reading images back: the recomputed tree is compared with the root, and with the tree that lies behind the data.
+//! Reading images back: the tree is computed from what the medium gives, and its root is compared; so is the tree that lies behind the data.
+
+use std::sync::Arc;
 
 use bank_format::{
     Bank, Digest256,
     manifest::Tree,
     record::BankRecord,
-    verity::{BLOCK_BYTES, TreeBuilder},
+    verity::{BLOCK_BYTES, Leaves, TreeBuilder},
 };
 
-use super::Staged;
+use super::{
+    Staged,
+    audit::{self, Found},
+};
 use crate::{
+    crew::Crew,
     error::{Error, Refusal, Result, bundle},
     limits::READ_BACK_BUFFER_BYTES,
     ports::{Access, BankDisk, ImageFile, Progress},
 };
+
+/// Takes a block of the tree, with its number in it.
+pub(super) type TakeTreeBlock<'t> = dyn FnMut(&mut dyn ImageFile, u64, &[u8; BLOCK_BYTES]) -> Result<()> + 't;
 
 /// What an image must read as.
 pub(super) struct Expected<'a> {
@@ -25,7 +34,7 @@ pub(super) struct Expected<'a> {
 }
 
 /// Reads up to `buffer.len()` bytes at `offset`, less only at the end.
-pub(super) fn fill(file: &mut dyn ImageFile, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+pub(crate) fn fill(file: &mut dyn ImageFile, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(offset + filled as u64, rest)? {
@@ -36,74 +45,67 @@ pub(super) fn fill(file: &mut dyn ImageFile, offset: u64, buffer: &mut [u8]) -> 
     Ok(filled)
 }
 
-/// Reads the whole image from the medium and compares.
-pub(super) fn read_back(
+/// Reads all data of the image from the medium, and computes its tree: `take` gets each block of it, with its number in the tree. `held` is what
+/// the first bytes will be. Hashing is spread over the cores.
+pub(super) fn read_data(
     file: &mut dyn ImageFile,
     expected: &Expected<'_>,
+    held: &[u8],
+    take: &mut TakeTreeBlock<'_>,
     progress: &mut dyn Progress,
-) -> Result<()> {
+) -> Result<Digest256> {
     let (bank, image) = (expected.bank, expected.image);
-    let failed = |deed| {
-        let image = image.to_owned();
-        move |source| Error::Bank { deed, bank, image, source }
-    };
-    let differs = |detail: String| Error::ReadBack { bank, image: image.to_owned(), detail };
+    let failed = |source| Error::Bank { deed: "read back", bank, image: image.to_owned(), source };
     // What the page cache says proves nothing about the medium.
-    file.forget_cached().map_err(failed("read back"))?;
+    file.forget_cached().map_err(failed)?;
     let mut builder = TreeBuilder::new(expected.bytes, expected.salt).map_err(bundle)?;
-    let tree_offset = builder.geometry().tree_offset_bytes();
+    let salt: Arc<[u8]> = expected.salt.into();
+    let mut crew: Crew<(Leaves, Vec<u8>)> = Crew::new()?;
     let mut tree: Vec<(u64, [u8; BLOCK_BYTES])> = Vec::new();
-    let mut buffer = vec![0; READ_BACK_BUFFER_BYTES];
+    let mut spare: Vec<Vec<u8>> = Vec::new();
     let mut offset = 0;
-    while offset < expected.bytes {
-        let wanted = (expected.bytes - offset).min(READ_BACK_BUFFER_BYTES as u64) as usize;
-        let part = buffer.get_mut(..wanted).unwrap_or_default();
-        let read = fill(file, offset, part).map_err(failed("read back"))?;
-        if read < wanted {
-            return Err(differs(format!("it ends at byte {}", offset + read as u64)));
+    loop {
+        while offset < expected.bytes && crew.has_room(READ_BACK_BUFFER_BYTES) {
+            let wanted = (expected.bytes - offset).min(READ_BACK_BUFFER_BYTES as u64) as usize;
+            let mut buffer = spare.pop().unwrap_or_default();
+            buffer.resize(wanted, 0);
+            let read = fill(file, offset, &mut buffer).map_err(failed)?;
+            if read < wanted {
+                let detail = format!("it ends at byte {}", offset + read as u64);
+                return Err(Error::ReadBack { bank, image: image.to_owned(), detail });
+            }
+            if offset == 0 {
+                for (to, from) in buffer.iter_mut().zip(held) {
+                    *to = *from;
+                }
+            }
+            offset += wanted as u64;
+            let salt = Arc::clone(&salt);
+            crew.give(READ_BACK_BUFFER_BYTES, move |_| Ok((Leaves::of(&salt, &buffer), buffer)));
         }
-        builder.update(part, &mut |number, block| tree.push((number, *block))).map_err(bundle)?;
-        offset += wanted as u64;
-        progress.advance(wanted as u64);
-        compare_tree(file, expected, tree_offset, &mut tree)?;
+        let Some(hashed) = crew.take() else { break };
+        let (leaves, buffer) = hashed?;
+        progress.advance(buffer.len() as u64);
+        spare.push(buffer);
+        builder.push(&leaves, &mut |number, block| tree.push((number, *block))).map_err(bundle)?;
+        tree.drain(..).try_for_each(|(number, block)| take(file, number, &block))?;
     }
-    let found = builder.finish(&mut |number, block| tree.push((number, *block))).map_err(bundle)?;
-    compare_tree(file, expected, tree_offset, &mut tree)?;
-    if found == expected.root {
-        Ok(())
-    } else {
-        Err(differs(format!("verity root {found} instead of {}", expected.root)))
-    }
+    let root = builder.finish(&mut |number, block| tree.push((number, *block))).map_err(bundle)?;
+    tree.drain(..).try_for_each(|(number, block)| take(file, number, &block))?;
+    Ok(root)
 }
 
-fn compare_tree(
-    file: &mut dyn ImageFile,
-    expected: &Expected<'_>,
-    tree_offset: u64,
-    blocks: &mut Vec<(u64, [u8; BLOCK_BYTES])>,
-) -> Result<()> {
-    for (number, block) in blocks.drain(..) {
-        if expected.tree == Tree::None {
-            continue;
-        }
-        let mut found = [0; BLOCK_BYTES];
-        let (bank, image) = (expected.bank, expected.image.to_owned());
-        let offset = tree_offset + number * BLOCK_BYTES as u64;
-        let read = fill(file, offset, &mut found).map_err(|source| Error::Bank {
-            deed: "read back",
-            bank,
-            image,
-            source,
-        })?;
-        if read < BLOCK_BYTES || found != block {
-            return Err(Error::ReadBack {
-                bank: expected.bank,
-                image: expected.image.to_owned(),
-                detail: format!("block {number} of its tree is another"),
-            });
-        }
+/// The tree that lies behind the data is the one under the root.
+pub(super) fn check_tree(file: &mut dyn ImageFile, expected: &Expected<'_>) -> Result<()> {
+    match expected.tree {
+        Tree::None => Ok(()),
+        Tree::Appended => match audit::tree(file, expected.bytes, expected.salt, expected.root)? {
+            Found::AsInstalled => Ok(()),
+            Found::Differs { detail, .. } => {
+                Err(Error::ReadBack { bank: expected.bank, image: expected.image.to_owned(), detail })
+            }
+        },
     }
-    Ok(())
 }
 
 /// Reads a bank back against what the record knows of it: the way back to an older release.
@@ -137,7 +139,12 @@ pub fn prove(
             // Where an older record does not say whether a tree lies behind, the initrd checks it before it is used.
             tree: proof.tree.unwrap_or(Tree::None),
         };
-        read_back(file.as_mut(), &expected, progress)?;
+        let found = read_data(file.as_mut(), &expected, &[], &mut |_, _, _| Ok(()), progress)?;
+        if found != expected.root {
+            let detail = format!("verity root {found} instead of {}", expected.root);
+            return Err(Error::ReadBack { bank, image: image.clone(), detail });
+        }
+        check_tree(file.as_mut(), &expected)?;
     }
     Ok(Staged { bank })
 }

@@ -1,29 +1,37 @@
-//! Writing the passive bank. [`BankWriter::write_chunk`] is the only door for data, and checks each chunk before it.
+//! Writing the passive bank. [`BankWriter::write`] is the only door for data, and takes nothing that was not checked.
 
 use std::collections::BTreeMap;
 
 use bank_format::{
     Bank, Digest256, Manifest, Verified,
-    index::Chunk,
+    index::{Chunk, ChunkTable},
     manifest::{Image, Tree},
     record::ImageProof,
-    verity::{BLOCK_BYTES, TreeBuilder},
+    verity::{BLOCK_BYTES, Geometry},
 };
 
 use super::{
-    PassiveBank, Staged,
-    proof::{Expected, fill, read_back},
+    Checked, PassiveBank, Staged,
+    proof::{Expected, check_tree, fill, read_data},
+    tail,
 };
 use crate::{
     error::{Error, Result, bundle},
-    limits::READ_BACK_BUFFER_BYTES,
-    ports::{Access, BankDisk, ImageFile, Progress},
+    ports::{Access, BankDisk, ImageFile, Progress, Room},
 };
 
 struct OpenImage<'a> {
     entry: &'a Image,
     salt: Vec<u8>,
     file: Box<dyn ImageFile>,
+    room: Room,
+}
+
+impl OpenImage<'_> {
+    fn failed(&self, bank: Bank, deed: &'static str) -> impl Fn(std::io::Error) -> Error + use<> {
+        let image = self.entry.name.clone();
+        move |source| Error::Bank { deed, bank, image: image.clone(), source }
+    }
 }
 
 /// The passive bank, open for writing. An error leaves it unbootable; the next install takes up what is already there.
@@ -36,18 +44,21 @@ pub struct BankWriter<'a> {
 }
 
 impl<'a> BankWriter<'a> {
-    /// Opens the images, and wipes the first block of the last one: a half-written bank never looks bootable to firmware.
+    /// Opens the images, and wipes the first block of the last one: a half-written bank never looks bootable to firmware. What the tails say
+    /// of the banks is over, too.
     pub fn open(disk: &dyn BankDisk, passive: PassiveBank, manifest: &'a Verified<Manifest>) -> Result<Self> {
         let bank = passive.bank();
         let mut images = Vec::new();
         for entry in &manifest.images {
-            let file = disk.open(bank, &entry.name, Access::Write).map_err(|source| Error::Bank {
+            let open = || Ok((disk.open(bank, &entry.name, Access::Write)?, disk.room(bank, &entry.name)?));
+            let (mut file, room) = open().map_err(|source| Error::Bank {
                 deed: "open",
                 bank,
                 image: entry.name.clone(),
                 source,
             })?;
-            images.push(OpenImage { entry, salt: entry.salt().map_err(bundle)?, file });
+            tail::wipe(file.as_mut(), room);
+            images.push(OpenImage { entry, salt: entry.salt().map_err(bundle)?, file, room });
         }
         let held_bytes = images.last().map_or(0, |last| last.entry.bytes.min(BLOCK_BYTES as u64));
         let mut writer = Self { bank, images, held: vec![0; held_bytes as usize], written_bytes: 0 };
@@ -56,178 +67,186 @@ impl<'a> BankWriter<'a> {
     }
 
     fn wipe(&mut self) -> Result<()> {
-        let bank = self.bank;
         let zeros = vec![0; self.held.len()];
         if let Some(last) = self.images.last_mut() {
-            let image = last.entry.name.clone();
+            let failed = last.failed(self.bank, "wipe the first block of");
             // Without this flush the old first block could outlive the blocks behind it, and firmware would start a mixture.
-            last.file.write_at(0, &zeros).and_then(|()| last.file.flush()).map_err(|source| Error::Bank {
-                deed: "wipe the first block of",
-                bank,
-                image,
-                source,
-            })?;
+            last.file.write_at(0, &zeros).and_then(|()| last.file.flush()).map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Bytes that were written so far.
+    /// Writes chunks in their places. Not on stable storage before [`Self::finalize`].
+    pub fn write(&mut self, image: usize, checked: &Checked) -> Result<()> {
+        let (bank, held_bytes) = (self.bank, self.held_in(image));
+        for (chunk, bytes) in checked.parts() {
+            let hold = held_bytes.saturating_sub(chunk.offset).min(bytes.len() as u64);
+            let (first, rest) = bytes.split_at(hold as usize);
+            if !rest.is_empty() {
+                let open = self.image(image)?;
+                let failed = open.failed(bank, "write");
+                open.file.write_at(chunk.offset + hold, rest).map_err(failed)?;
+            }
+            for (to, from) in self.held.iter_mut().skip(chunk.offset as usize).zip(first) {
+                *to = *from;
+            }
+            self.written_bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes a chunk of zeros in its place.
+    pub fn write_zeros(&mut self, image: usize, chunk: &Chunk) -> Result<()> {
+        let (bank, bytes) = (self.bank, u64::from(chunk.bytes));
+        // What is held was zeros from the start.
+        let hold = self.held_in(image).saturating_sub(chunk.offset).min(bytes);
+        if hold < bytes {
+            let open = self.image(image)?;
+            let failed = open.failed(bank, "write");
+            open.file.zero_at(chunk.offset + hold, bytes - hold).map_err(failed)?;
+        }
+        self.written_bytes += bytes;
+        Ok(())
+    }
+
+    /// Bytes at the start of the image that are held back.
     #[must_use]
-    pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
+    pub fn held_in(&self, image: usize) -> u64 {
+        if image + 1 == self.images.len() { self.held.len() as u64 } else { 0 }
     }
 
-    /// Whether the chunk lies in its place already. `buffer` is scratch.
-    pub fn in_place(&mut self, image: usize, chunk: &Chunk, buffer: &mut Vec<u8>) -> Result<bool> {
-        if self.is_last(image) && chunk.offset < self.held.len() as u64 {
-            return Ok(false);
-        }
+    /// All chunks are written. Reads the data back from the medium, writes trees and tails, then the first block of the last image, and reads
+    /// those back as well. `tables` are the chunk tables of the images, in their order. The last number is the bytes that were written in all.
+    pub fn finalize(
+        mut self,
+        tables: &[&ChunkTable],
+        progress: &mut dyn Progress,
+    ) -> Result<(Staged, BTreeMap<String, ImageProof>, u64)> {
         let bank = self.bank;
-        let open = self.image(image)?;
-        buffer.resize(chunk.bytes as usize, 0);
-        let read = fill(open.file.as_mut(), chunk.offset, buffer).map_err(|source| Error::Bank {
-            deed: "read",
-            bank,
-            image: open.entry.name.clone(),
-            source,
-        })?;
-        Ok(read == buffer.len() && Digest256::of(buffer) == chunk.digest)
+        for open in &mut self.images {
+            let bytes = open.entry.bank_bytes().map_err(bundle)?;
+            let failed = open.failed(bank, "resize");
+            open.file.set_bytes(bytes).map_err(failed)?;
+        }
+        // Without this flush the read-back would prove the page cache, and the first block, which makes the bank bootable, could reach the
+        // medium before what it leads to.
+        self.flush()?;
+        let mut proofs = BTreeMap::new();
+        for (number, table) in (0..self.images.len()).zip(tables) {
+            self.prove_data(number, table, progress)?;
+            let entry = self.image(number)?.entry;
+            let proof = ImageProof {
+                bytes: entry.bytes,
+                verity_root: entry.verity.root,
+                salt: entry.verity.salt.clone(),
+                tree: Some(entry.verity.tree),
+            };
+            proofs.insert(entry.name.clone(), proof);
+        }
+        // As above, for the trees.
+        self.flush()?;
+        if let Some(last) = self.images.last_mut() {
+            let failed = last.failed(bank, "write the first block of");
+            // Without this flush the record would call a bank written that does not start.
+            last.file.write_at(0, &self.held).and_then(|()| last.file.flush()).map_err(failed)?;
+        }
+        for number in 0..self.images.len() {
+            self.prove_rest(number)?;
+        }
+        Ok((Staged { bank }, proofs, self.written_bytes))
     }
 
-    /// Checks the bytes against the signed table, then writes them in their place. Not on stable storage before [`Self::finalize`].
-    pub fn write_chunk(&mut self, image: usize, chunk: &Chunk, bytes: &[u8]) -> Result<()> {
-        let (bank, last) = (self.bank, self.is_last(image));
-        let held_bytes = self.held.len() as u64;
-        let open = self.image(image)?;
-        let name = &open.entry.name;
-        if bytes.len() as u64 != u64::from(chunk.bytes) {
-            return Err(Error::Bug { detail: "a chunk is written with another length" });
+    fn flush(&mut self) -> Result<()> {
+        let bank = self.bank;
+        self.images.iter_mut().try_for_each(|open| {
+            let failed = open.failed(bank, "flush");
+            open.file.flush().map_err(failed)
+        })
+    }
+
+    /// Reads the data of an image back, writes its tree and its tail.
+    fn prove_data(&mut self, number: usize, table: &ChunkTable, progress: &mut dyn Progress) -> Result<()> {
+        let bank = self.bank;
+        let held = self.held.clone();
+        let held = held.get(..self.held_in(number) as usize).unwrap_or_default();
+        let open = self.image(number)?;
+        let (entry, room) = (open.entry, open.room);
+        let expected = expected(bank, entry, &open.salt);
+        let tree_offset = Geometry::for_bytes(entry.bytes).map_err(bundle)?.tree_offset_bytes();
+        let mut tree_bytes = 0;
+        let failed = open.failed(bank, "write the tree of");
+        let found = read_data(
+            open.file.as_mut(),
+            &expected,
+            held,
+            &mut |file, number, block| {
+                if entry.verity.tree == Tree::None {
+                    return Ok(());
+                }
+                tree_bytes += block.len() as u64;
+                file.write_at(tree_offset + number * BLOCK_BYTES as u64, block).map_err(&failed)
+            },
+            progress,
+        )?;
+        if found != entry.verity.root {
+            return Err(why_not(open.file.as_mut(), &expected, held, table, found));
         }
-        chunk.digest.check(bytes, || format!("image {name} at byte {}", chunk.offset)).map_err(bundle)?;
-        let hold = if last { held_bytes.saturating_sub(chunk.offset).min(bytes.len() as u64) } else { 0 };
-        let (first, rest) = bytes.split_at(hold as usize);
-        if !rest.is_empty() {
-            open.file.write_at(chunk.offset + hold, rest).map_err(|source| Error::Bank {
-                deed: "write",
-                bank,
-                image: name.clone(),
-                source,
-            })?;
-        }
-        for (to, from) in self.held.iter_mut().skip(chunk.offset as usize).zip(first) {
-            *to = *from;
-        }
-        self.written_bytes += bytes.len() as u64;
+        tail::write(open.file.as_mut(), room, entry, table);
+        self.written_bytes += tree_bytes;
         Ok(())
     }
 
-    /// All chunks of the image are written: computes its tree, compares the root, writes the tree where it is kept.
-    pub fn seal_image(&mut self, image: usize) -> Result<()> {
-        let (bank, last) = (self.bank, self.is_last(image));
-        let held = if last { self.held.clone() } else { Vec::new() };
-        let open = self.image(image)?;
-        let entry = open.entry;
-        let failed = |deed| {
-            let image = entry.name.clone();
-            move |source| Error::Bank { deed, bank, image, source }
-        };
-        open.file.set_bytes(entry.bank_bytes().map_err(bundle)?).map_err(failed("resize"))?;
-        if entry.verity.tree == Tree::None {
+    /// Reads back what was written behind the data, and the block that was held.
+    fn prove_rest(&mut self, number: usize) -> Result<()> {
+        let bank = self.bank;
+        let held = self.held.clone();
+        let held = held.get(..self.held_in(number) as usize).unwrap_or_default();
+        let open = self.image(number)?;
+        let failed = open.failed(bank, "read back");
+        open.file.forget_cached().map_err(&failed)?;
+        check_tree(open.file.as_mut(), &expected(bank, open.entry, &open.salt))?;
+        let mut first = vec![0; held.len()];
+        let read = fill(open.file.as_mut(), 0, &mut first).map_err(failed)?;
+        if read == held.len() && first == held {
             return Ok(());
         }
-        let mut builder = TreeBuilder::new(entry.bytes, &open.salt).map_err(bundle)?;
-        let tree_offset = builder.geometry().tree_offset_bytes();
-        let mut tree: Vec<(u64, [u8; BLOCK_BYTES])> = Vec::new();
-        let mut buffer = vec![0; READ_BACK_BUFFER_BYTES];
-        let mut offset = 0;
-        let mut tree_bytes = 0;
-        while offset < entry.bytes {
-            let wanted = (entry.bytes - offset).min(READ_BACK_BUFFER_BYTES as u64) as usize;
-            let part = buffer.get_mut(..wanted).unwrap_or_default();
-            let read = fill(open.file.as_mut(), offset, part).map_err(failed("read"))?;
-            if read < wanted {
-                let image = entry.name.clone();
-                return Err(Error::ReadBack { bank, image, detail: "it ends early".into() });
-            }
-            if offset == 0 {
-                for (to, from) in part.iter_mut().zip(&held) {
-                    *to = *from;
-                }
-            }
-            builder.update(part, &mut |number, block| tree.push((number, *block))).map_err(bundle)?;
-            offset += wanted as u64;
-            for (number, block) in tree.drain(..) {
-                open.file
-                    .write_at(tree_offset + number * BLOCK_BYTES as u64, &block)
-                    .map_err(failed("write the tree of"))?;
-                tree_bytes += BLOCK_BYTES as u64;
-            }
-        }
-        let found = builder.finish(&mut |number, block| tree.push((number, *block))).map_err(bundle)?;
-        for (number, block) in tree.drain(..) {
-            open.file
-                .write_at(tree_offset + number * BLOCK_BYTES as u64, &block)
-                .map_err(failed("write the tree of"))?;
-            tree_bytes += BLOCK_BYTES as u64;
-        }
-        self.written_bytes += tree_bytes;
-        if found == entry.verity.root {
-            Ok(())
-        } else {
-            let image = entry.name.clone();
-            Err(Error::VerityRoot { image, expected: entry.verity.root, found })
-        }
-    }
-
-    /// Flushes, writes the first block of the last image, flushes, and reads everything back from the medium.
-    pub fn finalize(mut self, progress: &mut dyn Progress) -> Result<(Staged, BTreeMap<String, ImageProof>)> {
-        let bank = self.bank;
-        let flush = |deed, images: &mut [OpenImage<'_>]| {
-            images.iter_mut().try_for_each(|open| {
-                let image = open.entry.name.clone();
-                open.file.flush().map_err(|source| Error::Bank { deed, bank, image, source })
-            })
-        };
-        // Without this flush the first block, which makes the bank bootable, could reach the medium before what it leads to.
-        flush("flush", &mut self.images)?;
-        if let Some(last) = self.images.last_mut() {
-            let image = last.entry.name.clone();
-            last.file.write_at(0, &self.held).map_err(|source| Error::Bank {
-                deed: "write the first block of",
-                bank,
-                image,
-                source,
-            })?;
-        }
-        // Without this flush the read-back would prove the page cache, and the record would call torn bytes written.
-        flush("flush", &mut self.images)?;
-        let mut proofs = BTreeMap::new();
-        for open in &mut self.images {
-            let expected = Expected {
-                bank,
-                image: &open.entry.name,
-                bytes: open.entry.bytes,
-                salt: &open.salt,
-                root: open.entry.verity.root,
-                tree: open.entry.verity.tree,
-            };
-            read_back(open.file.as_mut(), &expected, progress)?;
-            let proof = ImageProof {
-                bytes: open.entry.bytes,
-                verity_root: open.entry.verity.root,
-                salt: open.entry.verity.salt.clone(),
-                tree: Some(open.entry.verity.tree),
-            };
-            proofs.insert(open.entry.name.clone(), proof);
-        }
-        Ok((Staged { bank }, proofs))
-    }
-
-    fn is_last(&self, image: usize) -> bool {
-        image + 1 == self.images.len()
+        let image = open.entry.name.clone();
+        Err(Error::ReadBack { bank, image, detail: "its first block is another".into() })
     }
 
     fn image(&mut self, number: usize) -> Result<&mut OpenImage<'a>> {
         self.images.get_mut(number).ok_or(Error::Bug { detail: "there is no image of that number" })
     }
+}
+
+fn expected<'e>(bank: Bank, entry: &'e Image, salt: &'e [u8]) -> Expected<'e> {
+    let (root, tree) = (entry.verity.root, entry.verity.tree);
+    Expected { bank, image: &entry.name, bytes: entry.bytes, salt, root, tree }
+}
+
+/// Another root than the signed one: either the medium gives other chunks than were written, or the table contradicts the manifest.
+fn why_not(
+    file: &mut dyn ImageFile,
+    expected: &Expected<'_>,
+    held: &[u8],
+    table: &ChunkTable,
+    found: Digest256,
+) -> Error {
+    let (bank, image) = (expected.bank, expected.image.to_owned());
+    let mut buffer = Vec::new();
+    for chunk in table.chunks() {
+        buffer.resize(chunk.bytes as usize, 0);
+        let read = match fill(file, chunk.offset, &mut buffer) {
+            Ok(read) => read,
+            Err(source) => return Error::Bank { deed: "read back", bank, image, source },
+        };
+        for (to, from) in buffer.iter_mut().zip(held.iter().skip(chunk.offset as usize)) {
+            *to = *from;
+        }
+        if read < buffer.len() || Digest256::of(&buffer) != chunk.digest {
+            let detail = format!("{} bytes at byte {} are others", chunk.bytes, chunk.offset);
+            return Error::ReadBack { bank, image, detail };
+        }
+    }
+    Error::VerityRoot { image, expected: expected.root, found }
 }

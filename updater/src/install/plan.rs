@@ -1,218 +1,340 @@
-//! Which chunks are taken from where, image by image: in place, zeros, the active bank, or a frame of the bundle.
+//! Which chunks of an image are taken from where, on the sizes of the signed tables: they lie in place, they are zeros, they are copied from the
+//! active bank, made by a patch, or fetched in a frame. Pure.
+//!
+//! A patch is taken where it costs fewer bytes than the frames that nothing else needs; so deltas never cost more than frames alone.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use crate::limits::{MAX_RANGE_BYTES, MAX_RANGE_GAP_BYTES};
 use bank_format::{
-    Digest256,
-    index::{Chunk, ChunkTable, Source},
+    delta::Patch,
+    index::{ChunkTable, Source},
 };
 
-use super::{
-    frames::{FrameCutter, FrameDecoder},
-    report::Tally,
-};
-use crate::{
-    bank::BankWriter,
-    error::{Error, Result},
-    limits::{MAX_RANGE_BYTES, MAX_RANGE_GAP_BYTES},
-    ports::{ImageFile, Progress},
-};
+/// What the device has of an image.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// By chunk: whether it lies in its place in the passive bank.
+    pub in_place: Vec<bool>,
+    /// By chunk: where in the active bank it lies, in bytes.
+    pub active: Vec<Option<u64>>,
+}
 
-/// Frames that are fetched in one request, counted from the start of the image's frames.
+/// Which chunks of an image are taken from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// By chunk.
+    pub ways: Vec<Way>,
+    /// Numbers of the patches that are fetched.
+    pub patches: Vec<usize>,
+}
+
+/// Where a chunk comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It lies in place.
+    Skip,
+    /// It is zeros.
+    Zeros,
+    /// It is copied from the active bank.
+    Copy {
+        /// Bytes from the start of the image there.
+        offset: u64,
+    },
+    /// A patch makes it.
+    Patch,
+    /// A frame carries it.
+    Fetch,
+}
+
+/// Bytes of an image by the way they take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// They lie in place.
+    pub skipped: u64,
+    /// Zeros.
+    pub zeros: u64,
+    /// Copied from the active bank.
+    pub copied: u64,
+    /// Made by patches.
+    pub patched: u64,
+    /// Out of frames.
+    pub fetched: u64,
+}
+
+/// Neighbours that are fetched in one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// First byte.
+    /// First byte, counted from the start of the section.
     pub offset: u64,
     /// Bytes.
     pub bytes: u64,
-    /// First frame.
+    /// Number of the first one.
     pub first: usize,
-    /// Last frame, included.
+    /// Number of the last one, included.
     pub last: usize,
 }
 
-/// What is still to be fetched of one image.
-pub struct ImageJob<'t> {
-    image: usize,
-    name: &'t str,
-    table: &'t ChunkTable,
-    /// Chunks that need a frame, ordered by it.
-    wanted: Vec<usize>,
-    taken: usize,
-}
-
-impl<'t> ImageJob<'t> {
-    /// Looks at each chunk; writes the zeros and what the active bank has in the same place.
-    pub fn plan(
-        writer: &mut BankWriter<'_>,
-        (image, name): (usize, &'t str),
-        table: &'t ChunkTable,
-        mut active: Option<&mut dyn ImageFile>,
-        tally: &mut Tally,
-        progress: &mut dyn Progress,
-    ) -> Result<Self> {
-        let mut wanted = Vec::new();
-        let mut buffer = Vec::new();
+impl Plan {
+    /// The cheapest way for each chunk. `patches` are those of a delta from what the active bank holds.
+    #[must_use]
+    pub fn new(table: &ChunkTable, held: &Held, patches: &[Patch]) -> Self {
+        let mut ways: Vec<Way> = table
+            .chunks()
+            .iter()
+            .enumerate()
+            .map(|(number, chunk)| {
+                if held.in_place.get(number).copied().unwrap_or_default() {
+                    return Way::Skip;
+                }
+                match (chunk.source, held.active.get(number).copied().flatten()) {
+                    (Source::Zeros, _) => Way::Zeros,
+                    (Source::Frame { .. }, Some(offset)) => Way::Copy { offset },
+                    (Source::Frame { .. }, None) => Way::Fetch,
+                }
+            })
+            .collect();
+        let mut contents = Contents::new(table, &ways);
+        let chosen = contents.choose(table, patches);
         for (number, chunk) in table.chunks().iter().enumerate() {
-            let bytes = u64::from(chunk.bytes);
-            if writer.in_place(image, chunk, &mut buffer)? {
-                tally.skipped_bytes += bytes;
-                progress.advance(bytes);
-                continue;
-            }
-            match chunk.source {
-                Source::Zeros => {
-                    buffer.clear();
-                    buffer.resize(chunk.bytes as usize, 0);
-                    writer.write_chunk(image, chunk, &buffer)?;
-                    progress.advance(bytes);
-                }
-                Source::Frame { .. } => {
-                    let here = active.as_deref_mut().is_some_and(|file| lies_in(file, chunk, &mut buffer));
-                    if here {
-                        writer.write_chunk(image, chunk, &buffer)?;
-                        tally.copied_bytes += bytes;
-                        progress.advance(bytes);
-                    } else {
-                        wanted.push(number);
-                    }
-                }
+            if let Some(way @ Way::Fetch) = ways.get_mut(number)
+                && contents.of(chunk.source).is_some_and(|content| content.is_patched)
+            {
+                *way = Way::Patch;
             }
         }
-        wanted.sort_by_key(|number| table.chunks().get(*number).and_then(frame_of));
-        Ok(Self { image, name, table, wanted, taken: 0 })
+        Self { ways, patches: chosen }
     }
 
-    /// The requests that bring all wanted frames.
+    /// Bytes by the way they take.
     #[must_use]
-    pub fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for number in self.wanted.iter().filter_map(|number| frame_of(self.table.chunks().get(*number)?)) {
-            let Some(frame) = self.table.frames().get(number) else { continue };
-            let end = frame.offset + u64::from(frame.stored_bytes);
-            match runs.last_mut() {
-                Some(run) if run.last == number => (),
-                Some(run)
-                    if frame.offset <= run.offset + run.bytes + MAX_RANGE_GAP_BYTES
-                        && end - run.offset <= MAX_RANGE_BYTES =>
-                {
-                    run.last = number;
-                    run.bytes = end - run.offset;
-                }
-                Some(_) | None => {
-                    let bytes = u64::from(frame.stored_bytes);
-                    runs.push(Run { offset: frame.offset, bytes, first: number, last: number });
-                }
+    pub fn sums(&self, table: &ChunkTable) -> Sums {
+        let mut sums = Sums::default();
+        for (way, chunk) in self.ways.iter().zip(table.chunks()) {
+            let sum = match way {
+                Way::Skip => &mut sums.skipped,
+                Way::Zeros => &mut sums.zeros,
+                Way::Copy { .. } => &mut sums.copied,
+                Way::Patch => &mut sums.patched,
+                Way::Fetch => &mut sums.fetched,
+            };
+            *sum += u64::from(chunk.bytes);
+        }
+        sums
+    }
+
+    /// The requests for patches, in their section.
+    #[must_use]
+    pub fn patch_runs(&self, patches: &[Patch]) -> Vec<Run> {
+        let places = self.patches.iter().filter_map(|number| {
+            let patch = patches.get(*number)?;
+            Some((*number, patch.offset, patch.stored_bytes))
+        });
+        runs(places)
+    }
+
+    /// The requests for frames, in the part of their section that is the image's.
+    #[must_use]
+    pub fn frame_runs(&self, table: &ChunkTable) -> Vec<Run> {
+        let mut wanted = vec![false; table.frames().len()];
+        for (way, chunk) in self.ways.iter().zip(table.chunks()) {
+            if let (Way::Fetch, Source::Frame { frame, .. }) = (way, chunk.source)
+                && let Some(wanted) = wanted.get_mut(frame as usize)
+            {
+                *wanted = true;
             }
         }
-        runs
+        let frames = table.frames().iter().enumerate().zip(wanted);
+        runs(
+            frames
+                .filter(|(_, wanted)| *wanted)
+                .map(|((number, frame), _)| (number, frame.offset, frame.stored_bytes)),
+        )
     }
 
-    /// The frames of a run, to be cut out of its bytes.
-    #[must_use]
-    pub fn frames_of(&self, run: &Run) -> FrameCutter {
-        let frames = self.table.frames().iter().enumerate().skip(run.first);
-        let frames = frames.take_while(|(number, _)| *number <= run.last);
-        FrameCutter::new(frames.map(|(number, frame)| (number, frame.stored_bytes as usize)).collect())
-    }
-
-    /// Takes a frame: decompresses it if a chunk of it is wanted, and writes those chunks.
-    pub fn take_frame(
-        &mut self,
-        number: usize,
-        stored: &[u8],
-        decoder: &mut FrameDecoder,
-        writer: &mut BankWriter<'_>,
-        progress: &mut dyn Progress,
-    ) -> Result<()> {
-        let of_frame = |chunk: &Chunk| match chunk.source {
-            Source::Frame { frame, offset } if frame as usize == number => Some(offset as usize),
-            Source::Frame { .. } | Source::Zeros => None,
-        };
-        let next = |taken: usize| {
-            let chunk = self.table.chunks().get(*self.wanted.get(taken)?)?;
-            Some((chunk, of_frame(chunk)?))
-        };
-        if next(self.taken).is_none() {
-            return Ok(());
-        }
-        let frame = self
-            .table
-            .frames()
-            .get(number)
-            .ok_or(Error::Bug { detail: "there is no frame of that number" })?;
-        let content = decoder.decode(self.name, number, frame, stored)?;
-        let mut taken = self.taken;
-        while let Some((chunk, offset)) = next(taken) {
-            let part = content
-                .get(offset..)
-                .and_then(|rest| rest.get(..chunk.bytes as usize))
-                .ok_or(Error::Bug { detail: "a chunk reaches beyond its frame" })?;
-            writer.write_chunk(self.image, chunk, part)?;
-            progress.advance(u64::from(chunk.bytes));
-            taken += 1;
-        }
-        self.taken = taken;
-        Ok(())
-    }
-
-    /// All wanted chunks were written.
-    pub fn check_done(&self) -> Result<()> {
-        if self.taken == self.wanted.len() {
-            Ok(())
-        } else {
-            Err(Error::Bug { detail: "an image is sealed before all its chunks are written" })
+    /// What a patch or the active bank was to give, and did not, is fetched.
+    pub fn fetch_instead(&mut self, chunk: usize) {
+        if let Some(way) = self.ways.get_mut(chunk) {
+            *way = Way::Fetch;
         }
     }
 }
 
-fn frame_of(chunk: &Chunk) -> Option<usize> {
-    match chunk.source {
-        Source::Frame { frame, .. } => Some(frame as usize),
-        Source::Zeros => None,
+/// Neighbours, and such as lie so near that a second request would cost more.
+fn runs(places: impl Iterator<Item = (usize, u64, u32)>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (number, offset, stored_bytes) in places {
+        let end = offset + u64::from(stored_bytes);
+        match runs.last_mut() {
+            Some(run)
+                if offset <= run.offset + run.bytes + MAX_RANGE_GAP_BYTES
+                    && end - run.offset <= MAX_RANGE_BYTES =>
+            {
+                run.last = number;
+                run.bytes = end - run.offset;
+            }
+            Some(_) | None => {
+                runs.push(Run { offset, bytes: stored_bytes.into(), first: number, last: number });
+            }
+        }
+    }
+    runs
+}
+
+/// A content that is wanted: several chunks may have it.
+#[derive(Debug, Clone, Copy)]
+struct Content {
+    source: Source,
+    is_patched: bool,
+}
+
+/// The contents that are wanted, by their place in the frames; and how many of each frame nothing but the frame brings.
+struct Contents {
+    wanted: Vec<Content>,
+    needs: Vec<u32>,
+}
+
+impl Contents {
+    fn new(table: &ChunkTable, ways: &[Way]) -> Self {
+        let mut wanted: Vec<Content> = table
+            .chunks()
+            .iter()
+            .zip(ways)
+            .filter(|(_, way)| **way == Way::Fetch)
+            .map(|(chunk, _)| Content { source: chunk.source, is_patched: false })
+            .collect();
+        wanted.sort_unstable_by_key(|content| place(content.source));
+        wanted.dedup_by_key(|content| place(content.source));
+        let mut needs = vec![0; table.frames().len()];
+        for content in &wanted {
+            if let Some(need) = needs.get_mut(place(content.source).0 as usize) {
+                *need += 1;
+            }
+        }
+        Self { wanted, needs }
+    }
+
+    fn of(&self, source: Source) -> Option<&Content> {
+        let found = self.wanted.binary_search_by_key(&place(source), |content| place(content.source)).ok()?;
+        self.wanted.get(found)
+    }
+
+    fn set(&mut self, source: Source, is_patched: bool) {
+        let found = self.wanted.binary_search_by_key(&place(source), |content| place(content.source));
+        let Some(content) = found.ok().and_then(|found| self.wanted.get_mut(found)) else { return };
+        if content.is_patched != is_patched {
+            content.is_patched = is_patched;
+            if let Some(need) = self.needs.get_mut(place(source).0 as usize) {
+                *need = if is_patched { *need - 1 } else { *need + 1 };
+            }
+        }
+    }
+
+    /// Takes all patches that make something wanted; then gives back what costs more than the frames that it spares: patches alone, the dearest
+    /// first; those of one frame together; and those that hang together by their frames, so that in the end none is a loss.
+    fn choose(&mut self, table: &ChunkTable, patches: &[Patch]) -> Vec<usize> {
+        let mut chosen = Chosen { contents: self, table, patches, taken: vec![false; patches.len()] };
+        let mut alone: Vec<usize> = Vec::new();
+        for (number, patch) in patches.iter().enumerate() {
+            let makes_more =
+                |source: &Source| chosen.contents.of(*source).is_some_and(|content| !content.is_patched);
+            if sources(table, patch).iter().any(makes_more) {
+                chosen.set(&[number], true);
+                alone.push(number);
+            }
+        }
+        alone.sort_by_key(|number| Reverse(patches.get(*number).map_or(0, |patch| patch.stored_bytes)));
+        alone.iter().for_each(|number| chosen.give_back_if_dear(&[*number]));
+        let mut of_frames: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for number in &alone {
+            for frame in chosen.frames(&[*number]) {
+                of_frames.entry(frame).or_default().push(*number);
+            }
+        }
+        of_frames.values().for_each(|numbers| chosen.give_back_if_dear(numbers));
+        let mut left = of_frames;
+        while let Some((_, mut together)) = left.pop_first() {
+            let mut next = 0;
+            while let Some(number) = together.get(next).copied() {
+                next += 1;
+                for frame in chosen.frames(&[number]) {
+                    together.extend(left.remove(&frame).unwrap_or_default());
+                }
+            }
+            together.sort_unstable();
+            together.dedup();
+            chosen.give_back_if_dear(&together);
+        }
+        let taken = chosen.taken;
+        taken.iter().enumerate().filter_map(|(number, taken)| taken.then_some(number)).collect()
     }
 }
 
-/// Whether the active bank has the chunk in the same place. A bank that cannot be read costs bytes, never correctness.
-fn lies_in(file: &mut dyn ImageFile, chunk: &Chunk, buffer: &mut Vec<u8>) -> bool {
-    buffer.resize(chunk.bytes as usize, 0);
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(chunk.offset + filled as u64, rest) {
-            Ok(0) | Err(_) => return false,
-            Ok(read) => filled += read,
+/// Patches that are taken for now.
+struct Chosen<'c> {
+    contents: &'c mut Contents,
+    table: &'c ChunkTable,
+    patches: &'c [Patch],
+    taken: Vec<bool>,
+}
+
+impl Chosen<'_> {
+    /// Frames that carry what these patches make.
+    fn frames(&self, numbers: &[usize]) -> Vec<u32> {
+        let patches = numbers.iter().filter_map(|number| self.patches.get(*number));
+        let mut frames: Vec<u32> = patches
+            .flat_map(|patch| sources(self.table, patch))
+            .filter(|source| self.contents.of(*source).is_some())
+            .map(|source| place(source).0)
+            .collect();
+        frames.sort_unstable();
+        frames.dedup();
+        frames
+    }
+
+    /// Bytes of those of the frames that are needed now.
+    fn needed_bytes(&self, frames: &[u32]) -> u64 {
+        let needed = |frame: &&u32| self.contents.needs.get(**frame as usize).is_some_and(|need| *need > 0);
+        let frames =
+            frames.iter().filter(needed).filter_map(|frame| self.table.frames().get(*frame as usize));
+        frames.map(|frame| u64::from(frame.stored_bytes)).sum()
+    }
+
+    fn set(&mut self, numbers: &[usize], taken: bool) {
+        for number in numbers {
+            if let (Some(patch), Some(slot)) = (self.patches.get(*number), self.taken.get_mut(*number)) {
+                *slot = taken;
+                sources(self.table, patch).into_iter().for_each(|source| self.contents.set(source, taken));
+            }
         }
     }
-    Digest256::of(buffer) == chunk.digest
+
+    fn give_back_if_dear(&mut self, numbers: &[usize]) {
+        let is_taken = |number: &usize| self.taken.get(*number) == Some(&true);
+        let numbers: Vec<usize> = numbers.iter().copied().filter(is_taken).collect();
+        let stored = numbers.iter().filter_map(|number| self.patches.get(*number));
+        let stored_bytes: u64 = stored.map(|patch| u64::from(patch.stored_bytes)).sum();
+        let frames = self.frames(&numbers);
+        let with = self.needed_bytes(&frames) + stored_bytes;
+        self.set(&numbers, false);
+        if self.needed_bytes(&frames) > with {
+            self.set(&numbers, true);
+        }
+    }
+}
+
+/// What a patch makes.
+fn sources(table: &ChunkTable, patch: &Patch) -> Vec<Source> {
+    patch.chunk_numbers().filter_map(|number| table.chunks().get(number)).map(|chunk| chunk.source).collect()
+}
+
+/// Frame and place in it; zeros, which have neither, are never wanted.
+fn place(source: Source) -> (u32, u32) {
+    match source {
+        Source::Frame { frame, offset } => (frame, offset),
+        Source::Zeros => (u32::MAX, 0),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use bank_format::index::Lane;
-
-    use super::*;
-
-    fn table(sizes: &[u32]) -> ChunkTable {
-        let frames: Vec<_> = sizes.iter().map(|bytes| (Lane::Main, *bytes, *bytes)).collect();
-        let chunks: Vec<_> = sizes
-            .iter()
-            .enumerate()
-            .map(|(n, bytes)| {
-                (*bytes, Source::Frame { frame: n as u32, offset: 0 }, Digest256([n as u8; 32]))
-            })
-            .collect();
-        ChunkTable::new(&frames, &chunks).unwrap()
-    }
-
-    #[test]
-    fn neighbours_and_small_gaps_become_one_request() {
-        let table = table(&[100, 200, 300, 1 << 20, 400, 16 << 10, 500]);
-        let runs = |wanted: &[usize]| {
-            let job = ImageJob { image: 0, name: "root", table: &table, wanted: wanted.into(), taken: 0 };
-            job.runs().iter().map(|run| (run.first, run.last, run.bytes)).collect::<Vec<_>>()
-        };
-        assert_eq!(runs(&[]), []);
-        assert_eq!(runs(&[0, 1, 2]), [(0, 2, 600)]);
-        assert_eq!(runs(&[0, 2]), [(0, 2, 600)], "a gap of 200 bytes");
-        assert_eq!(runs(&[0, 0, 4]), [(0, 0, 100), (4, 4, 400)], "a gap of a MiB");
-        assert_eq!(runs(&[4, 6]), [(4, 6, 400 + (16 << 10) + 500)]);
-    }
-}
+mod tests;

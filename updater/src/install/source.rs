@@ -19,6 +19,10 @@ pub trait Ranges {
     fn total_bytes(&self) -> Option<u64>;
     /// Bytes that were read so far, those that had to be read again included.
     fn fetched_bytes(&self) -> u64;
+    /// Says which ranges (offset, bytes) are read next, in that order, so that they may be asked for early.
+    fn expect(&mut self, next: &[(u64, u64)]) {
+        let _ = next;
+    }
     /// Hands `bytes` bytes from `offset` to the sink, in order and each once.
     fn read(
         &mut self,
@@ -36,6 +40,10 @@ impl Ranges for Remote<'_> {
 
     fn fetched_bytes(&self) -> u64 {
         Remote::fetched_bytes(self)
+    }
+
+    fn expect(&mut self, next: &[(u64, u64)]) {
+        Remote::expect(self, next);
     }
 
     fn read(
