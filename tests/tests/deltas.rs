@@ -284,3 +284,31 @@ fn a_server_without_ranges_and_a_major_jump_cost_no_more_than_the_bundle() {
         assert_eq!((report.bytes_patched, report.bytes_lost), (0, 0));
     }
 }
+
+#[test]
+fn banks_that_just_fit_and_banks_that_do_not() {
+    let shop = Shop::new();
+    let geometry = |bytes: u64| bank_format::verity::Geometry::for_bytes(bytes).unwrap().total_bytes();
+    for bytes in [4096, 8192, 1 << 20] {
+        let image = program(3, bytes);
+        let file = shop.bundle("1.0.0", &image, &[]);
+        let needed = geometry(bytes as u64);
+        for (partition_bytes, fits) in [(needed - 1, false), (needed, true), (needed + 8192, true)] {
+            let release = Release { name: "demo".into(), version: Version::new(0, 9, 0) };
+            let blank = vec![0xee; partition_bytes as usize];
+            let machine = Machine::new(release, &blank, &blank);
+            machine.partition_bytes.set(Some(partition_bytes));
+            let result = shop.install(&machine, server(&file));
+            if fits {
+                result.unwrap();
+                holds(&machine, Bank::B, &image);
+                assert_eq!(machine.root(Bank::B).len() as u64, partition_bytes, "nothing beyond the bank");
+            } else {
+                let error = result.err().unwrap();
+                assert_eq!(error.kind().exit_code(), 4, "{error:?}");
+                assert_eq!(machine.writes.get(), 0);
+                assert!(error.line().contains(&needed.to_string()), "{}", error.line());
+            }
+        }
+    }
+}
