@@ -233,7 +233,7 @@ impl Config {
         if !(1..=MAX_GATE_DEADLINE_SECONDS).contains(&self.gate_deadline_seconds) {
             return Err(format!("gate_deadline_seconds is 1 to {MAX_GATE_DEADLINE_SECONDS}"));
         }
-        self.install.check().map_err(|why| format!("install.{why}"))?;
+        self.install.check(self.network.min_bytes_per_second).map_err(|why| format!("install.{why}"))?;
         if self.tries == 0 {
             return Err("tries = 0 would never boot a trial: use at least 1".into());
         }

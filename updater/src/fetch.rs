@@ -18,8 +18,8 @@ use crate::{
     error::{Error, Result},
     http::server_of,
     limits::{
-        BUFFER_BYTES, FIRST_PAUSE, MAX_PAUSE, MAX_REQUESTS_AHEAD, MAX_RETRY_AFTER, PROBE_BYTES,
-        PROGRESS_BYTES, RATE_WINDOW,
+        BUFFER_BYTES, FIRST_PAUSE, MAX_AHEAD_BYTES, MAX_PAUSE, MAX_REQUESTS_AHEAD, MAX_RETRY_AFTER,
+        PROBE_BYTES, PROGRESS_BYTES, RATE_WINDOW,
     },
     ports::{Clock, Progress, Request, Response, Started, Transport, TransportError},
 };
@@ -156,7 +156,7 @@ impl Remote<'_> {
         self.expected = next
             .iter()
             .filter_map(|(offset, bytes)| Some((self.behind_prefix(*offset), offset.checked_add(*bytes)?)))
-            .filter(|(first, end)| first < end)
+            .filter(|(first, end)| first < end && end - first <= MAX_AHEAD_BYTES)
             .map(|(first, end)| (first, end - 1))
             .collect();
     }
@@ -213,6 +213,9 @@ impl Remote<'_> {
                     failures = 0;
                 }
                 at_last_failure = done;
+                // What was asked for ahead may have suffered the same, and each range is asked for in its turn again.
+                self.ahead.clear();
+                self.expected.clear();
                 self.wire.pause_or_give_up(attempt, &mut failures, progress)?;
             }
         }

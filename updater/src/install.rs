@@ -125,7 +125,9 @@ fn persistently<D: Deed>(
                 clock.sleep(backoff(restarts, clock.as_ref()));
             }
             // The record now says that the bank is being written, so that all of it is looked at.
-            Err(error @ Error::ReadBack { .. }) if tally.trusted && restarts < MAX_RESTARTS => {
+            Err(error @ (Error::ReadBack { .. } | Error::Bank { deed: "read back", .. }))
+                if tally.trusted && restarts < MAX_RESTARTS =>
+            {
                 restarts += 1;
                 progress.note(&format!("{}; looking at every chunk", error.line()));
             }

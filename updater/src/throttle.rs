@@ -49,8 +49,14 @@ pub enum Priority {
 }
 
 impl Limits {
-    /// A rate so low that an install never ends is a mistake. The error is one line.
-    pub fn check(&self) -> Result<(), String> {
+    /// A rate so low that an install never ends is a mistake, and so is one at which the server seems too slow. The error is one line.
+    pub fn check(&self, min_bytes_per_second: u64) -> Result<(), String> {
+        let least = min_bytes_per_second.saturating_mul(2);
+        if self.network_bytes_per_second.is_some_and(|rate| rate < least) {
+            return Err(format!(
+                "network_bytes_per_second is at least {least}, twice network.min_bytes_per_second"
+            ));
+        }
         for (name, rate) in [
             ("network_bytes_per_second", self.network_bytes_per_second),
             ("disk_bytes_per_second", self.disk_bytes_per_second),
@@ -85,7 +91,7 @@ impl Override {
         };
         let wrong = |source: io::Error| file("read", &self.path)(source);
         let limits: Limits = serde_json::from_str(&text).map_err(|source| wrong(source.into()))?;
-        limits.check().map_err(|detail| wrong(io::Error::new(io::ErrorKind::InvalidData, detail)))?;
+        limits.check(0).map_err(|detail| wrong(io::Error::new(io::ErrorKind::InvalidData, detail)))?;
         Ok(Some(limits))
     }
 

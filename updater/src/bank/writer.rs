@@ -17,14 +17,13 @@ use super::{
 };
 use crate::{
     error::{Error, Result, bundle},
-    ports::{Access, BankDisk, ImageFile, Progress, Room},
+    ports::{Access, BankDisk, ImageFile, Progress},
 };
 
 struct OpenImage<'a> {
     entry: &'a Image,
     salt: Vec<u8>,
     file: Box<dyn ImageFile>,
-    room: Room,
 }
 
 impl OpenImage<'_> {
@@ -50,15 +49,14 @@ impl<'a> BankWriter<'a> {
         let bank = passive.bank();
         let mut images = Vec::new();
         for entry in &manifest.images {
-            let open = || Ok((disk.open(bank, &entry.name, Access::Write)?, disk.room(bank, &entry.name)?));
-            let (mut file, room) = open().map_err(|source| Error::Bank {
+            tail::wipe(disk, bank, entry);
+            let file = disk.open(bank, &entry.name, Access::Write).map_err(|source| Error::Bank {
                 deed: "open",
                 bank,
                 image: entry.name.clone(),
                 source,
             })?;
-            tail::wipe(file.as_mut(), room);
-            images.push(OpenImage { entry, salt: entry.salt().map_err(bundle)?, file, room });
+            images.push(OpenImage { entry, salt: entry.salt().map_err(bundle)?, file });
         }
         let held_bytes = images.last().map_or(0, |last| last.entry.bytes.min(BLOCK_BYTES as u64));
         let mut writer = Self { bank, images, held: vec![0; held_bytes as usize], written_bytes: 0 };
@@ -115,10 +113,11 @@ impl<'a> BankWriter<'a> {
         if image + 1 == self.images.len() { self.held.len() as u64 } else { 0 }
     }
 
-    /// All chunks are written. Reads the data back from the medium, writes trees and tails, then the first block of the last image, and reads
-    /// those back as well. `tables` are the chunk tables of the images, in their order. The last number is the bytes that were written in all.
+    /// All chunks are written. Reads the data back from the medium, writes the trees and reads them back, then the first block of the last image, and
+    /// reads that back as well; tails come last. `tables` are the chunk tables of the images, in their order. The last number is the bytes that were written in all.
     pub fn finalize(
         mut self,
+        disk: &dyn BankDisk,
         tables: &[&ChunkTable],
         progress: &mut dyn Progress,
     ) -> Result<(Staged, BTreeMap<String, ImageProof>, u64)> {
@@ -145,13 +144,12 @@ impl<'a> BankWriter<'a> {
         }
         // As above, for the trees.
         self.flush()?;
-        if let Some(last) = self.images.last_mut() {
-            let failed = last.failed(bank, "write the first block of");
-            // Without this flush the record would call a bank written that does not start.
-            last.file.write_at(0, &self.held).and_then(|()| last.file.flush()).map_err(failed)?;
-        }
         for number in 0..self.images.len() {
-            self.prove_rest(number)?;
+            self.prove_tree(number)?;
+        }
+        self.make_bootable()?;
+        for (open, table) in self.images.iter().zip(tables) {
+            tail::write(disk, bank, open.entry, table);
         }
         Ok((Staged { bank }, proofs, self.written_bytes))
     }
@@ -170,7 +168,7 @@ impl<'a> BankWriter<'a> {
         let held = self.held.clone();
         let held = held.get(..self.held_in(number) as usize).unwrap_or_default();
         let open = self.image(number)?;
-        let (entry, room) = (open.entry, open.room);
+        let entry = open.entry;
         let expected = expected(bank, entry, &open.salt);
         let tree_offset = Geometry::for_bytes(entry.bytes).map_err(bundle)?.tree_offset_bytes();
         let mut tree_bytes = 0;
@@ -191,26 +189,38 @@ impl<'a> BankWriter<'a> {
         if found != entry.verity.root {
             return Err(why_not(open.file.as_mut(), &expected, held, table, found));
         }
-        tail::write(open.file.as_mut(), room, entry, table);
         self.written_bytes += tree_bytes;
         Ok(())
     }
 
-    /// Reads back what was written behind the data, and the block that was held.
-    fn prove_rest(&mut self, number: usize) -> Result<()> {
+    /// Reads back what was written behind the data.
+    fn prove_tree(&mut self, number: usize) -> Result<()> {
         let bank = self.bank;
-        let held = self.held.clone();
-        let held = held.get(..self.held_in(number) as usize).unwrap_or_default();
         let open = self.image(number)?;
         let failed = open.failed(bank, "read back");
-        open.file.forget_cached().map_err(&failed)?;
-        check_tree(open.file.as_mut(), &expected(bank, open.entry, &open.salt))?;
-        let mut first = vec![0; held.len()];
-        let read = fill(open.file.as_mut(), 0, &mut first).map_err(failed)?;
-        if read == held.len() && first == held {
+        open.file.forget_cached().map_err(failed)?;
+        check_tree(open.file.as_mut(), &expected(bank, open.entry, &open.salt))
+    }
+
+    /// Writes the block that was held, and reads it back. Where that fails, it is wiped again as far as that can be done.
+    fn make_bootable(&mut self) -> Result<()> {
+        let bank = self.bank;
+        let Some(last) = self.images.last_mut() else { return Ok(()) };
+        let failed = last.failed(bank, "write the first block of");
+        let file = last.file.as_mut();
+        let mut first = vec![0; self.held.len()];
+        // Without this flush the record would call a bank written that does not start.
+        let read = file
+            .write_at(0, &self.held)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.forget_cached())
+            .and_then(|()| fill(file, 0, &mut first));
+        if read.as_ref().is_ok_and(|read| *read == first.len()) && first == self.held {
             return Ok(());
         }
-        let image = open.entry.name.clone();
+        let _ = file.write_at(0, &vec![0; self.held.len()]).and_then(|()| file.flush());
+        read.map_err(failed)?;
+        let image = last.entry.name.clone();
         Err(Error::ReadBack { bank, image, detail: "its first block is another".into() })
     }
 

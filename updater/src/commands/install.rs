@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use super::{Context, Exit, open_locked};
+use super::{Context, Exit, lock};
 use crate::{
     config::Config,
-    device::Device,
+    device::{Device, Purpose},
     error::Result,
     install::{InstallResult, PlanReport, Terms, install, plan},
     printer,
@@ -29,7 +29,8 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = context.load()?;
         let terms = terms(&config)?;
-        let (_lock, mut device) = open_locked(&config)?;
+        let _lock = lock(&config)?;
+        let mut device = Device::open(&config, if self.plan { Purpose::Look } else { Purpose::Act })?;
         throttle(&config, &mut device);
         let mut progress = watcher(context.format);
         if self.plan {

@@ -32,6 +32,9 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config: Config = context.load()?;
         let over = Override::in_directory(&config.run_dir);
+        if self.reset {
+            over.write(None)?;
+        }
         let counts = over.read()?.unwrap_or(config.install);
         let limit = |asked: Option<u64>, now: Option<u64>| {
             asked.map_or(now, |rate| Some(rate).filter(|rate| *rate > 0))
@@ -45,11 +48,9 @@ impl Args {
                 (false, false) => counts.priority,
             },
         };
-        let limits = if self.reset { config.install } else { wanted };
-        limits.check().map_err(|detail| Error::Usage { detail })?;
-        if self.reset {
-            over.write(None)?;
-        } else if wanted != counts {
+        let limits = wanted;
+        limits.check(config.network.min_bytes_per_second).map_err(|detail| Error::Usage { detail })?;
+        if wanted != counts {
             std::fs::create_dir_all(&config.run_dir).map_err(file("create", &config.run_dir))?;
             over.write(Some(&wanted))?;
         }

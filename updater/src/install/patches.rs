@@ -14,19 +14,24 @@ use bank_format::{
 use crate::{
     bank::fill,
     codec::{Decoder, pack_lz4, unpack_lz4},
-    limits::BASE_BUFFER_BYTES,
+    limits::{BASE_BUFFER_BYTES, BASE_READS_BYTES, BASE_READS_PER_BYTE, MAX_PATCH_HELD_BYTES},
     ports::ImageFile,
 };
 
-/// A patch with all that it needs.
-pub struct Prepared {
+/// A patch that was read, and is not believed: nobody signed its bytes.
+pub struct Parsed {
     stored: Vec<u8>,
     header: Header,
     streams: Streams,
     ops: Vec<u8>,
-    base: Base,
     /// Bytes of the chunks that it makes.
     chunks_bytes: usize,
+}
+
+/// A patch with all that it needs.
+pub struct Prepared {
+    parsed: Parsed,
+    base: Base,
 }
 
 enum Base {
@@ -36,24 +41,44 @@ enum Base {
     Packed(Vec<(BaseBlock, Vec<u8>)>),
 }
 
-impl Prepared {
-    /// Reads the patch, and what it needs of the base. Whatever is wrong with it, the chunks can be fetched.
-    pub fn new(
-        stored: Vec<u8>,
-        chunks_bytes: usize,
-        active: &mut dyn ImageFile,
-        decoder: &mut Decoder,
-    ) -> io::Result<Self> {
+impl Parsed {
+    /// Reads the patch. Whatever is wrong with it, the chunks can be fetched.
+    pub fn new(stored: Vec<u8>, chunks_bytes: usize, decoder: &mut Decoder) -> io::Result<Self> {
         let (header, streams) = Header::decode(&stored).map_err(wrong)?;
+        if header.kind == Kind::Plain && header.target_bytes() as usize != chunks_bytes {
+            return Err(wrong("it makes other chunks"));
+        }
         let ops = stream(&stored, streams.ops.clone(), header.ops, decoder)?;
-        let base = match &header.kind {
+        let parsed = Self { stored, header, streams, ops, chunks_bytes };
+        if parsed.held_bytes() > MAX_PATCH_HELD_BYTES {
+            return Err(wrong("it needs too much memory"));
+        }
+        Ok(parsed)
+    }
+
+    /// The most bytes that making it holds at once.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let target = self.header.target_bytes() as usize;
+        let stored = self.stored.len() + self.ops.len();
+        match &self.header.kind {
+            Kind::Plain => stored + 2 * target,
+            Kind::Lz4 { base_blocks, .. } => {
+                let unpacked =
+                    base_blocks.iter().map(|block| block.decoded_bytes as usize).max().unwrap_or(0);
+                let packed: usize = base_blocks.iter().map(|block| block.stored_bytes as usize).sum();
+                stored + target + (packed + unpacked).max(target).max(self.chunks_bytes)
+            }
+        }
+    }
+
+    /// Reads what it needs of the base.
+    pub fn with_base(self, active: &mut dyn ImageFile) -> io::Result<Prepared> {
+        let base = match &self.header.kind {
             Kind::Plain => {
-                if header.target_bytes() as usize != chunks_bytes {
-                    return Err(wrong("it makes other chunks"));
-                }
-                let mut target = vec![0; chunks_bytes];
-                let mut window = Window::new(active);
-                for piece in pieces(&header, &ops, MAX_IMAGE_BYTES)? {
+                let mut target = vec![0; self.chunks_bytes];
+                let mut window = Window::new(active, self.chunks_bytes);
+                for piece in pieces(&self.header, &self.ops, MAX_IMAGE_BYTES)? {
                     let piece = piece.map_err(wrong)?;
                     let into = target.get_mut(piece.target..).and_then(|rest| rest.get_mut(..piece.add));
                     window.read(piece.from, into.unwrap_or_default())?;
@@ -72,28 +97,14 @@ impl Prepared {
                 Base::Packed(blocks)
             }
         };
-        Ok(Self { stored, header, streams, ops, base, chunks_bytes })
+        Ok(Prepared { parsed: self, base })
     }
+}
 
-    /// The most bytes that making it holds at once.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        let target = self.header.target_bytes() as usize;
-        let stored = self.stored.len() + self.ops.len();
-        match &self.base {
-            Base::Target(_) => stored + 2 * target,
-            Base::Packed(blocks) => {
-                let unpacked =
-                    blocks.iter().map(|(block, _)| block.decoded_bytes as usize).max().unwrap_or(0);
-                let packed: usize = blocks.iter().map(|(_, packed)| packed.len()).sum();
-                stored + target + (packed + unpacked).max(target).max(self.chunks_bytes)
-            }
-        }
-    }
-
+impl Prepared {
     /// The bytes of the chunks, one behind the other.
     pub fn make(self, decoder: &mut Decoder) -> io::Result<Vec<u8>> {
-        let Self { stored, header, streams, ops, base, chunks_bytes } = self;
+        let Self { parsed: Parsed { stored, header, streams, ops, chunks_bytes }, base } = self;
         let (mut target, base_bytes) = match base {
             Base::Target(target) => (target, MAX_IMAGE_BYTES),
             Base::Packed(blocks) => {
@@ -167,11 +178,14 @@ struct Window<'a> {
     file: &'a mut dyn ImageFile,
     start: u64,
     bytes: Vec<u8>,
+    /// Bytes that may still be read: a patch that jumps to and fro reads the whole bank a thousand times.
+    budget: usize,
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a mut dyn ImageFile) -> Self {
-        Self { file, start: 0, bytes: Vec::new() }
+    fn new(file: &'a mut dyn ImageFile, target_bytes: usize) -> Self {
+        let budget = BASE_READS_BYTES + BASE_READS_PER_BYTE * target_bytes;
+        Self { file, start: 0, bytes: Vec::new(), budget }
     }
 
     fn read(&mut self, from: u64, into: &mut [u8]) -> io::Result<()> {
@@ -189,6 +203,10 @@ impl<'a> Window<'a> {
                     done += bytes;
                 }
                 None => {
+                    self.budget = self
+                        .budget
+                        .checked_sub(BASE_BUFFER_BYTES)
+                        .ok_or_else(|| wrong("it reads too much of the base"))?;
                     // A little of what lies before it: patches also go back.
                     self.start = at.saturating_sub(BASE_BUFFER_BYTES as u64 / 4) / 4096 * 4096;
                     self.bytes.resize(BASE_BUFFER_BYTES, 0);

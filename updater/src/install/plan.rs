@@ -79,6 +79,14 @@ impl Plan {
     /// The cheapest way for each chunk. `patches` are those of a delta from what the active bank holds.
     #[must_use]
     pub fn new(table: &ChunkTable, held: &Held, patches: &[Patch]) -> Self {
+        let alone = Self::choosing(table, held, &[]);
+        let with = Self::choosing(table, held, patches);
+        let bytes = |plan: &Self| plan.runs(table, patches).map(|run| run.bytes).sum::<u64>();
+        // Patches may lie so that what is between them is fetched as well.
+        if bytes(&with) < bytes(&alone) { with } else { alone }
+    }
+
+    fn choosing(table: &ChunkTable, held: &Held, patches: &[Patch]) -> Self {
         let mut ways: Vec<Way> = table
             .chunks()
             .iter()
@@ -121,6 +129,10 @@ impl Plan {
             *sum += u64::from(chunk.bytes);
         }
         sums
+    }
+
+    fn runs(&self, table: &ChunkTable, patches: &[Patch]) -> impl Iterator<Item = Run> {
+        self.patch_runs(patches).into_iter().chain(self.frame_runs(table))
     }
 
     /// The requests for patches, in their section.

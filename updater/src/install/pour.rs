@@ -1,16 +1,17 @@
 //! Carries a plan out for one image: what is there already, zeros, copies, patches, frames. Reads, fetches and writes are made here, one after the
 //! other; what lies between them, unpacking and checking, is spread over the cores.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bank_format::{
     delta::Patch,
     index::{Chunk, ChunkTable, Source},
+    limits::MAX_PATCH_TARGET_BYTES,
 };
 
 use super::{
     cutter::Cutter,
-    patches::Prepared,
+    patches::Parsed,
     plan::{Plan, Run, Way},
     report::Tally,
 };
@@ -19,7 +20,7 @@ use crate::{
     codec::Decoder,
     crew::Crew,
     error::{Error, Result},
-    limits::{COPY_BYTES, MAX_SPARE_BUFFERS},
+    limits::{COPY_BYTES, MAX_SPARE_BUFFERS, UNDER_WAY_BYTES},
     ports::{ImageFile, Progress},
 };
 
@@ -158,20 +159,28 @@ impl<'p, 'b> Pour<'p, 'b> {
     /// Takes a patch, whole. What it does not make is fetched.
     pub fn patch(&mut self, patch: &Patch, stored: Vec<u8>, progress: &mut dyn Progress) -> Result<()> {
         self.copies_before(patch.chunk_numbers().next().unwrap_or_default(), progress)?;
-        let mut parts = Vec::new();
-        let mut bytes = 0;
+        let mut parts: BTreeMap<u64, (Chunk, usize)> = BTreeMap::new();
+        let mut bytes = 0u64;
         for chunk in patch.chunk_numbers().filter_map(|number| self.table.chunks().get(number)) {
-            parts.extend(self.wanted(place(chunk), Way::Patch).map(|chunk| (chunk, bytes)));
-            bytes += chunk.bytes as usize;
+            for wanted in self.wanted(place(chunk), Way::Patch) {
+                parts.entry(wanted.offset).or_insert((wanted, bytes as usize));
+            }
+            bytes += u64::from(chunk.bytes);
         }
-        // What it is made of is read while nothing else is held, if it is large.
-        self.make_room(stored.len() + 2 * bytes, progress)?;
-        let Some(active) = &mut self.active else { return Ok(()) };
-        let Ok(prepared) = Prepared::new(stored, bytes, active.as_mut(), &mut self.decoder) else {
+        if parts.is_empty() || bytes > u64::from(MAX_PATCH_TARGET_BYTES) {
             return Ok(());
-        };
-        let held_bytes = prepared.held_bytes();
+        }
+        let (parts, bytes) = (parts.into_values().collect(), bytes as usize);
+        self.make_room(2 * stored.len(), progress)?;
+        let Ok(parsed) = Parsed::new(stored, bytes, &mut self.decoder) else { return Ok(()) };
+        let held_bytes = parsed.held_bytes();
+        // What it is made of is read while nothing else is held, if it is large.
         self.make_room(held_bytes, progress)?;
+        if held_bytes > UNDER_WAY_BYTES {
+            self.spare.clear();
+        }
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let Ok(prepared) = parsed.with_base(active.as_mut()) else { return Ok(()) };
         self.crew.give(held_bytes, move |decoder| {
             let made = prepared.make(decoder).unwrap_or_default();
             Ok(Made { from: From::Patch, checked: Checked::some(made, parts) })
@@ -246,8 +255,11 @@ impl<'p, 'b> Pour<'p, 'b> {
         Ok(())
     }
 
-    /// All chunks are in the bank.
-    pub fn check_done(&self) -> Result<()> {
+    /// All chunks are in the bank. What was read of the active bank need not stay in memory.
+    pub fn check_done(&mut self) -> Result<()> {
+        if let Some(active) = &mut self.active {
+            let _ = active.forget_cached();
+        }
         if self.done.contains(&false) {
             Err(Error::Bug { detail: "an image is sealed before all its chunks are written" })
         } else {

@@ -174,7 +174,7 @@ impl PlanReport {
     /// A server without ranges sends everything up to the last frame, whatever is needed of it.
     pub(super) fn of_a_stream(self, opened: &Opened, fetched_bytes: u64) -> Self {
         let header = opened.header();
-        let bytes_to_fetch = header.total_bytes() - header.deltas.bytes - fetched_bytes;
+        let bytes_to_fetch = (header.total_bytes() - header.deltas.bytes).saturating_sub(fetched_bytes);
         Self { bytes_to_fetch, requests: 1, ..self }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     crew::Crew,
     device::Device,
     error::{Error, Result, bundle},
-    limits::SAMPLES,
+    limits::{SAMPLES, TAIL_TABLE_BYTES, TAIL_TABLE_FACTOR},
     ports::{Access, BankDisk, ImageFile, Phase, Progress},
 };
 
@@ -120,15 +120,17 @@ impl<'d> Survey<'d> {
 
     fn hints(&self, image: usize) -> Result<Hints> {
         let name = self.name(image)?;
+        let entry = self.opened.manifest().images.get(image).ok_or(super::NO_SUCH_IMAGE)?;
+        let most_bytes = entry.index.bytes.saturating_mul(TAIL_TABLE_FACTOR).saturating_add(TAIL_TABLE_BYTES);
         let banks = &self.device.record().banks;
         let root = |bank| banks.get(bank).images.get(name).map(|proof| proof.verity_root);
         let known = root(self.device.running());
-        let active = table_in(self.disk, self.device.running(), name, known);
+        let active = table_in(self.disk, (self.device.running(), name), known, most_bytes);
         let passive = match banks.get(self.passive()).state {
             // Whatever its tail says, something was written since.
             BankState::Writing => None,
             BankState::Empty | BankState::Written | BankState::Confirmed | BankState::Failed => {
-                table_in(self.disk, self.passive(), name, root(self.passive()))
+                table_in(self.disk, (self.passive(), name), root(self.passive()), most_bytes)
             }
         };
         let base = known.or(active.as_ref().map(|(head, _)| head.root));
@@ -166,14 +168,23 @@ impl<'d> Survey<'d> {
         let Some((number, _)) = found else { return Ok(None) };
         let sections = self.opened.delta_sections(number).ok_or(super::NO_SUCH_IMAGE)?;
         let stored = whole(ranges, sections.table, progress)?;
-        self.opened.check_delta_table(number, &stored).map_err(bundle)?;
-        let plain = self.decoder.at_most(&stored, MAX_INDEX_BYTES).map_err(|source| Error::Frame {
-            image: name.into(),
-            frame: 0,
-            source,
-        })?;
-        let table = self.opened.delta_table(number, &plain).map_err(bundle)?;
-        Ok(Some((table, sections.patches)))
+        let mut read = || {
+            self.opened.check_delta_table(number, &stored).map_err(bundle)?;
+            let plain = self.decoder.at_most(&stored, MAX_INDEX_BYTES).map_err(|source| Error::Frame {
+                image: name.into(),
+                frame: 0,
+                source,
+            })?;
+            self.opened.delta_table(number, &plain).map_err(bundle)
+        };
+        match read() {
+            Ok(table) => Ok(Some((table, sections.patches))),
+            // Index and frames are there for that.
+            Err(error) => {
+                progress.note(&format!("the delta cannot be used: {}", error.line()));
+                Ok(None)
+            }
+        }
     }
 
     fn planned(
@@ -315,28 +326,26 @@ fn look(
     numbers: &[usize],
     seen: &mut dyn FnMut(u64),
 ) -> Result<Vec<bool>> {
-    let mut crew: Crew<(bool, Vec<u8>)> = Crew::new()?;
-    let (mut found, mut spare) = (Vec::with_capacity(numbers.len()), Vec::new());
-    let mut take = |crew: &mut Crew<(bool, Vec<u8>)>, spare: &mut Vec<Vec<u8>>| -> Result<bool> {
+    let mut crew: Crew<(bool, u32)> = Crew::new()?;
+    let mut found = Vec::with_capacity(numbers.len());
+    let mut take = |crew: &mut Crew<(bool, u32)>| -> Result<bool> {
         let Some(looked) = crew.take() else { return Ok(false) };
-        let (same, buffer) = looked?;
-        seen(buffer.len() as u64);
+        let (same, bytes) = looked?;
+        seen(bytes.into());
         found.push(same);
-        spare.push(buffer);
         Ok(true)
     };
     for chunk in numbers.iter().filter_map(|number| chunks.get(*number)) {
         let bytes = chunk.bytes as usize;
         while !crew.has_room(bytes) {
-            take(&mut crew, &mut spare)?;
+            take(&mut crew)?;
         }
-        let mut buffer = spare.pop().unwrap_or_default();
-        buffer.resize(bytes, 0);
+        let mut buffer = vec![0; bytes];
         let is_whole = fill(file, chunk.offset, &mut buffer).is_ok_and(|read| read == bytes);
-        let digest = chunk.digest;
-        crew.give(bytes, move |_| Ok((is_whole && Digest256::of(&buffer) == digest, buffer)));
+        let (digest, bytes_of_it) = (chunk.digest, chunk.bytes);
+        crew.give(bytes, move |_| Ok((is_whole && Digest256::of(&buffer) == digest, bytes_of_it)));
     }
-    while take(&mut crew, &mut spare)? {}
+    while take(&mut crew)? {}
     Ok(found)
 }
 

@@ -137,7 +137,7 @@ impl BankWork for InstallWork<'_, '_, '_> {
         self.progress.begin(Phase::ReadBack, self.total_bytes());
         let start = self.clock.monotonic();
         let tables: Vec<_> = self.images.iter().map(|image| &image.table).collect();
-        let (staged, proofs, written_bytes) = writer.finalize(&tables, self.progress)?;
+        let (staged, proofs, written_bytes) = writer.finalize(self.disk, &tables, self.progress)?;
         self.tally.written_bytes += written_bytes;
         self.tally.readback_seconds = self.clock.monotonic().saturating_sub(start).as_secs_f64();
         self.proofs = proofs;
