@@ -1,7 +1,7 @@
 //! Finds how bytes can be made of older bytes: long stretches that are nearly equal, and what is new between them.
 //!
 //! A stretch need not be equal: what a linker moves changes a byte here and there, and the differences of neighbours are alike, so they
-//! compress to next to nothing. Exact matches of [`SEED_BYTES`] and more are anchors; each is grown in both directions as long as more bytes
+//! compress to next to nothing. Exact matches of `SEED_BYTES` and more are anchors; each is grown in both directions as long as more bytes
 //! agree than not. Deliberately absent: files, compression, and any order of places in the old bytes.
 
 use crate::limits::MAX_CANDIDATES;
