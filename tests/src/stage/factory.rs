@@ -8,7 +8,7 @@ use bank_format::{
     record::{COPY_BYTES, ImageProof, RECORD_BYTES, Record, encode_copy},
 };
 
-use super::image::{self, BOOT_BYTES, ROOT_BYTES};
+use super::image::{self, BOOT_BYTES, ROOT_BYTES, TAIL_BYTES};
 use crate::{
     forge::verity_root,
     loaders::{script, tryboot, uboot},
@@ -35,8 +35,8 @@ pub(super) fn contents(kind: Kind) -> Result<Contents, String> {
         (Place::Record, copies),
         (Place::Boot(Bank::A), boot),
         (Place::Root(Bank::A), root),
-        (Place::Boot(Bank::B), vec![0; BOOT_BYTES]),
-        (Place::Root(Bank::B), vec![0; ROOT_BYTES]),
+        (Place::Boot(Bank::B), vec![0; BOOT_BYTES + TAIL_BYTES]),
+        (Place::Root(Bank::B), vec![0; ROOT_BYTES + TAIL_BYTES]),
     ]);
     places.extend(loader(kind)?);
     let mut contents = Contents::of(places);

@@ -27,7 +27,7 @@ use updater::{
 };
 
 use super::{
-    image::{BOOT_BYTES, ROOT_BYTES},
+    image::{BOOT_BYTES, ROOT_BYTES, TAIL_BYTES},
     told::Told,
 };
 use crate::{
@@ -154,7 +154,7 @@ struct Image {
 }
 
 fn bytes_of(image: &str) -> usize {
-    if image == "boot" { BOOT_BYTES } else { ROOT_BYTES }
+    TAIL_BYTES + if image == "boot" { BOOT_BYTES } else { ROOT_BYTES }
 }
 
 impl BankDisk for Disk {

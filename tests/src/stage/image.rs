@@ -20,6 +20,8 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const BOOT_BYTES: usize = 2 * BLOCK_BYTES;
 /// Bytes of a root image.
 pub const ROOT_BYTES: usize = 3 * BLOCK_BYTES;
+/// Bytes of a bank behind its image: room for a tail, its table and its head.
+pub const TAIL_BYTES: usize = 2 * BLOCK_BYTES;
 const KERNEL: &[u8] = b"kernel";
 const BEHAVIOUR_AT: usize = 16;
 const VERSION_AT: usize = 17;

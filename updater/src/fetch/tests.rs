@@ -236,3 +236,75 @@ fn pauses_grow_and_end() {
     assert!(pauses.is_sorted());
     assert!(pauses.iter().all(|pause| *pause <= MAX_PAUSE));
 }
+
+/// Sends ahead, and keeps the answer until it is asked for.
+struct Eager(Script);
+
+impl Transport for Eager {
+    fn get(&self, request: &Request<'_>) -> Result<Response, TransportError> {
+        self.0.get(request)
+    }
+    fn start(&self, request: &Request<'_>) -> Option<Started> {
+        let answer = self.0.get(request);
+        Some(Box::new(move || answer))
+    }
+}
+
+/// Reads ten ranges that were announced. Gives what was asked, in its order.
+fn fetch_ahead(lines: &[Line]) -> (Result<()>, Vec<(u64, u64)>) {
+    let clock = Rc::new(FakeClock::default());
+    let file: Vec<u8> = (0..500_000u32).map(|n| (n / 7) as u8).collect();
+    let (lines, asked) = (RefCell::new(lines.to_vec()), RefCell::default());
+    let script = Eager(Script { file: file.clone(), lines, asked, clock: Rc::clone(&clock) });
+    let network = Network { retries: 3, ..Network::default() };
+    let read = || -> Result<()> {
+        let Served::Ranges(mut remote) = open(&script, clock.as_ref(), &network, "http://x/", &mut Silent)?
+        else {
+            panic!("a stream")
+        };
+        let ranges: Vec<(u64, u64)> = (1..11).map(|n| (n * 40_000, 3000 + n)).collect();
+        remote.expect(&ranges);
+        for (offset, bytes) in ranges {
+            let mut found = Vec::new();
+            remote.read(offset, bytes, &mut Silent, &mut |part, _| {
+                found.extend_from_slice(part);
+                Ok(())
+            })?;
+            assert_eq!(found, file[offset as usize..(offset + bytes) as usize]);
+        }
+        Ok(())
+    };
+    let result = read();
+    (result, script.0.asked.take())
+}
+
+#[test]
+fn ranges_that_are_announced_are_asked_for_ahead_and_each_once() {
+    let (result, asked) = fetch_ahead(&[FINE]);
+    result.unwrap();
+    let mut expected = vec![(0, PROBE_BYTES - 1)];
+    expected.extend((1..11).map(|n| (n * 40_000, n * 40_000 + 3000 + n - 1)));
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn answers_that_were_asked_for_ahead_are_believed_no_more_than_others() {
+    for broken in [
+        Line::Breaks(1000),
+        Line::EndsAfter(10),
+        Line::Status(503, ""),
+        Line::Range("bytes 0-2999/500000"),
+        Line::Down,
+    ] {
+        for place in 1..6 {
+            let mut lines = vec![FINE; 12];
+            lines[place] = broken.clone();
+            let (result, asked) = fetch_ahead(&lines);
+            result.unwrap();
+            assert!(asked.len() < 11 + 6, "at most what was on its way is asked for again: {asked:?}");
+        }
+    }
+    let mut lines = vec![FINE; 12];
+    lines[4] = Line::Honest("\"2\"");
+    assert!(fetch_ahead(&lines).0.is_err(), "another file");
+}
