@@ -40,8 +40,9 @@ pub const PATCH_LEVEL: i32 = 22;
 /// Bytes of a base that one part of the new image is compared with: each takes up to 9 bytes of memory.
 pub const MAX_BASE_TEXT_BYTES: u64 = 32 << 20;
 /// Texts that are kept ready: many parts of an image are compared with the same.
-pub const MAX_TEXTS: usize = 4;
-/// Threads that make patches: each holds a text of the base and a window of zstd, up to 400 MiB together.
+pub const MAX_TEXTS: usize = 2;
+/// Threads that make patches: each holds a text of the base and a window of zstd, up to 400 MiB together, so a machine of many cores
+/// would run out of memory.
 pub const MAX_PATCH_MAKERS: usize = 4;
 /// Bytes of the cache: stops a machine that builds every day from filling its disk.
 pub const MAX_CACHE_BYTES: u64 = 2 << 30;

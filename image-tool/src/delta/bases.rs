@@ -55,9 +55,12 @@ pub struct Bases<'a> {
     by_name: HashMap<&'a str, usize>,
     by_shape: HashMap<String, usize>,
     by_last_part: HashMap<String, usize>,
-    /// The last texts that were asked for, by the number of the segment; what has no name has one for each stretch.
-    recent: Mutex<Vec<(Key, Arc<Text>)>>,
+    /// The last texts that were asked for.
+    recent: Mutex<Vec<(Key, Slot)>>,
 }
+
+/// Where a text is, or will be.
+type Slot = Arc<Mutex<Option<Arc<Text>>>>;
 
 /// Which bytes of the base: a segment, or what lies around a place. The same key of the same base means the same text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,21 +158,26 @@ impl<'a> Bases<'a> {
 
     /// The text that a key means.
     pub fn text(&self, key: Key) -> Result<Arc<Text>> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = recent.iter().position(|(known, _)| *known == key) {
-            let found = recent.remove(at);
-            let text = Arc::clone(&found.1);
-            recent.push(found);
-            return Ok(text);
+        let slot = self.slot(key);
+        // Whoever comes while it is made waits for it: two of the same would cost twice the memory.
+        let mut text = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = &*text {
+            return Ok(Arc::clone(text));
         }
-        drop(recent);
-        let text = Arc::new(self.read(&self.stretches(key))?);
+        let made = Arc::new(self.read(&self.stretches(key))?);
+        *text = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn slot(&self, key: Key) -> Slot {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.push((key, Arc::clone(&text)));
+        let known = recent.iter().position(|(known, _)| *known == key);
+        let slot = known.map_or_else(Slot::default, |at| recent.remove(at).1);
+        recent.push((key, Arc::clone(&slot)));
         if recent.len() > MAX_TEXTS {
             recent.remove(0);
         }
-        Ok(text)
+        slot
     }
 
     /// What has no name in the base, nearest to this offset, in its order.
