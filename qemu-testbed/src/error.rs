@@ -154,6 +154,20 @@ pub enum Error {
         /// The page.
         page: PathBuf,
     },
+    /// The benchmark has nothing of that name.
+    #[error("nothing to measure is called {name}; there are {known}")]
+    NothingToMeasure {
+        /// The name given.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// Only root can do that.
+    #[error("{what}: run it as root")]
+    NotRoot {
+        /// What needs root.
+        what: &'static str,
+    },
     /// Scenarios were run and some failed.
     #[error("{failed} of {total} scenarios failed")]
     ScenariosFailed {
@@ -175,8 +189,8 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::NoScenario { .. } | Error::NoLoader { .. } => 2,
-            Error::Io { .. } | Error::PackagesMissing { .. } | Error::Start { .. } => 5,
+            Error::NoScenario { .. } | Error::NoLoader { .. } | Error::NothingToMeasure { .. } => 2,
+            Error::Io { .. } | Error::PackagesMissing { .. } | Error::Start { .. } | Error::NotRoot { .. } => 5,
             _ => 1,
         }
     }

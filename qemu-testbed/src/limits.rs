@@ -48,3 +48,28 @@ pub const BOARD_BOOT: Duration = Duration::from_secs(120);
 /// Starts of a board until it must be quiet: three tries of a trial, six hopeless boots, and three redirects in between are far
 /// fewer. More means that it spins.
 pub const BOARD_STARTS: u32 = 24;
+
+/// A tool of the benchmark that takes longer hangs: the slowest known, bsdiff, takes minutes for an image of 300 MB.
+pub const BENCH_COMMAND: Duration = Duration::from_secs(30 * 60);
+/// A server, a bus or a network of the benchmark is there at once, or never.
+pub const BENCH_SERVICE_START: Duration = Duration::from_secs(10);
+/// Between two looks at something that comes up.
+pub const BENCH_LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Runs under a held link or disk, and applies whose bytes are counted: they vary little, and each takes long.
+pub const BENCH_SLOW_ROUNDS: usize = 3;
+/// Where the benchmark serves. Below the ports that Linux gives away by itself.
+pub const BENCH_PORT: u16 = 28_118;
+/// The link that is held: a usual line to a branch office.
+pub const BENCH_LINK_BITS_PER_SECOND: u64 = 80_000_000;
+/// The disk that is held: an eMMC of a small device.
+pub const BENCH_DISK_BYTES_PER_SECOND: u64 = 40_000_000;
+/// What a bank has beyond the largest image: the table at its end, and what tools put there.
+pub const BENCH_BANK_SPARE_BYTES: u64 = 16 << 20;
+/// Images are compared in pieces of this size, so that the benchmark itself stays small.
+pub const BENCH_PIECE_BYTES: usize = 1 << 20;
+/// A head of a zchunk file that is longer is none.
+pub const BENCH_HEAD_BYTES: u64 = 64 << 20;
+/// The kernel needs a moment to take down the last process of a group.
+pub const GROUP_REMOVALS: usize = 100;
+/// Between two attempts.
+pub const GROUP_PAUSE: Duration = Duration::from_millis(10);

@@ -7,7 +7,7 @@ use qemu_testbed::{commands::Cli, printer};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             printer::complain_of(&error);
             ExitCode::from(error.exit_code())

@@ -52,24 +52,58 @@ pub const NEEDED: &[Package] = &[
     Package { name: "systemd-boot", purpose: "reads and writes its own in the tests" },
 ];
 
-/// The needed packages that are not installed.
-pub fn missing() -> Result<Vec<Package>> {
+/// What only the benchmark needs besides.
+pub const BENCHMARK: &[Package] = &[
+    Package { name: "bmap-tools", purpose: "is measured: bmaptool" },
+    Package { name: "bsdiff", purpose: "is measured" },
+    Package { name: "casync", purpose: "is measured" },
+    Package { name: "rauc", purpose: "is measured" },
+    Package { name: "swupdate", purpose: "is measured" },
+    Package { name: "xdelta3", purpose: "is measured" },
+    Package { name: "zchunk", purpose: "is measured" },
+    Package { name: "zstd", purpose: "is measured" },
+    Package { name: "curl", purpose: "fetches for tools that do not" },
+    Package { name: "nginx-light", purpose: "serves, and counts the bytes" },
+    Package { name: "cpio", purpose: "makes the archives of swupdate" },
+    Package { name: "dbus-daemon", purpose: "is the bus on which rauc serves" },
+    Package { name: "dbus-bin", purpose: "asks whether rauc is there" },
+    Package { name: "iproute2", purpose: "holds the link to a rate" },
+    Package { name: "squashfs-tools", purpose: "makes the image that has nothing in common, and rauc's bundles" },
+];
+
+/// The version of a package, if it is installed.
+pub fn version(package: &str) -> Result<Option<String>> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status} ${Version}", package])
+        .output()
+        .map_err(|source| Error::Start { program: "dpkg-query".to_owned(), source })?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Ok(said.strip_prefix("installed ").filter(|_| output.status.success()).map(str::to_owned))
+}
+
+/// Those of the packages that are not installed.
+fn missing(wanted: &[&[Package]]) -> Result<Vec<Package>> {
     let mut missing = Vec::new();
-    for &package in NEEDED {
-        let output = Command::new("dpkg-query")
-            .args(["--show", "--showformat=${db:Status-Status}", package.name])
-            .output()
-            .map_err(|source| Error::Start { program: "dpkg-query".to_owned(), source })?;
-        if !output.status.success() || output.stdout != b"installed" {
+    for &package in wanted.iter().copied().flatten() {
+        if version(package.name)?.is_none() {
             missing.push(package);
         }
     }
     Ok(missing)
 }
 
-/// Installs what is missing, and says so first. Gives how many packages were missing.
+/// Installs what is missing of [`NEEDED`], and says so first. Gives how many packages were missing.
 pub fn install_missing() -> Result<usize> {
-    let missing = missing()?;
+    install(&[NEEDED])
+}
+
+/// The same with [`BENCHMARK`].
+pub fn install_missing_for_benchmark() -> Result<usize> {
+    install(&[NEEDED, BENCHMARK])
+}
+
+fn install(wanted: &[&[Package]]) -> Result<usize> {
+    let missing = missing(wanted)?;
     if missing.is_empty() {
         return Ok(0);
     }
@@ -86,9 +120,9 @@ pub fn install_missing() -> Result<usize> {
         printer::say(format_args!("  {:<16} {}", package.name, package.purpose));
     }
     apt_get(&["update"])?;
-    let mut install = vec!["install", "--yes", "--no-install-recommends"];
-    install.extend(&names);
-    apt_get(&install)?;
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&names);
+    apt_get(&arguments)?;
     Ok(names.len())
 }
 
@@ -98,8 +132,8 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     process::run(command.args(arguments)).map(drop)
 }
 
-/// Our effective user, as the owner of our own entry in /proc.
-fn is_root() -> Result<bool> {
+/// Whether we are root: our effective user, as the owner of our own entry in /proc.
+pub fn is_root() -> Result<bool> {
     let me = std::fs::metadata("/proc/self").map_err(Error::io("look at", "/proc/self"))?;
     Ok(me.uid() == 0)
 }

@@ -229,12 +229,13 @@ pub fn source_tree() -> PathBuf {
     room.parent().unwrap_or(room).to_owned()
 }
 
-fn target_folder(source: &Path) -> PathBuf {
+/// Where cargo builds.
+pub(crate) fn target_folder(source: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), |folder| source.join(folder))
 }
 
 /// Builds the programs that go onto the device (`cargo device`, see `.cargo/config.toml`); gives their folder.
-fn device_programs(source: &Path, target: &Path) -> Result<PathBuf> {
+pub(crate) fn device_programs(source: &Path, target: &Path) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // RUSTFLAGS would take the place of the flags that make them static.
     let mut command = Command::new(cargo);

@@ -1,10 +1,14 @@
 //! The command line: one verb in each file.
 
+mod bench;
+mod bench_stage;
 mod demo;
 mod list;
 mod run;
 mod setup;
 mod shell;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -30,17 +34,24 @@ enum Verb {
     List(list::Args),
     /// Boot an image and talk to it
     Shell(shell::Args),
+    /// Measure Roro beside other update tools, and write docs/performance.md (root; an hour or two)
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchStage(bench_stage::Args),
 }
 
 impl Cli {
     /// Does what was asked for.
-    pub fn run(self) -> Result<()> {
-        match self.verb {
+    pub fn run(self) -> Result<ExitCode> {
+        let done = match self.verb {
             Verb::Setup(args) => args.run(),
             Verb::Demo(args) => args.run(),
             Verb::Run(args) => args.run(),
             Verb::List(args) => args.run(),
             Verb::Shell(args) => args.run(),
-        }
+            Verb::Bench(args) => args.run(),
+            Verb::BenchStage(args) => return args.run(),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
