@@ -190,7 +190,10 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NoScenario { .. } | Error::NoLoader { .. } | Error::NothingToMeasure { .. } => 2,
-            Error::Io { .. } | Error::PackagesMissing { .. } | Error::Start { .. } | Error::NotRoot { .. } => 5,
+            Error::Io { .. }
+            | Error::PackagesMissing { .. }
+            | Error::Start { .. }
+            | Error::NotRoot { .. } => 5,
             _ => 1,
         }
     }

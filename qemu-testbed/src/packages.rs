@@ -68,7 +68,10 @@ pub const BENCHMARK: &[Package] = &[
     Package { name: "dbus-daemon", purpose: "is the bus on which rauc serves" },
     Package { name: "dbus-bin", purpose: "asks whether rauc is there" },
     Package { name: "iproute2", purpose: "holds the link to a rate" },
-    Package { name: "squashfs-tools", purpose: "makes the image that has nothing in common, and rauc's bundles" },
+    Package {
+        name: "squashfs-tools",
+        purpose: "makes the image that has nothing in common, and rauc's bundles",
+    },
 ];
 
 /// The version of a package, if it is installed.

@@ -74,10 +74,12 @@ impl Loop {
 
     fn write(&self, image: &Path) -> Result<()> {
         let mut command = Command::new("dd");
-        command
-            .arg(format!("if={}", image.display()))
-            .arg(format!("of={}", self.node.display()))
-            .args(["bs=4M", "oflag=direct", "conv=notrunc,fsync", "status=none"]);
+        command.arg(format!("if={}", image.display())).arg(format!("of={}", self.node.display())).args([
+            "bs=4M",
+            "oflag=direct",
+            "conv=notrunc,fsync",
+            "status=none",
+        ]);
         process::run(&mut command).map(drop)
     }
 

@@ -90,7 +90,10 @@ impl Images {
 
     /// Size of the largest.
     pub fn largest(&self) -> Result<u64> {
-        self.named().into_iter().map(|(_, path)| self.bytes(path)).try_fold(0, |largest, bytes| Ok(largest.max(bytes?)))
+        self.named()
+            .into_iter()
+            .map(|(_, path)| self.bytes(path))
+            .try_fold(0, |largest, bytes| Ok(largest.max(bytes?)))
     }
 
     /// What the results say of them.
@@ -123,8 +126,7 @@ fn make_all(folder: &Path) -> Result<()> {
     };
     let (main, security) = (archive("bookworm")?, archive("bookworm-security")?);
     let plain = format!("deb {main} bookworm main\n");
-    let updated =
-        format!("{plain}deb {main} bookworm-updates main\ndeb {security} bookworm-security main\n");
+    let updated = format!("{plain}deb {main} bookworm-updates main\ndeb {security} bookworm-security main\n");
     for (name, sources) in [("v1", &plain), ("v2", &updated)] {
         tree(folder, name, sources)?;
     }
@@ -154,7 +156,11 @@ fn tree(folder: &Path, name: &str, sources: &str) -> Result<()> {
     let tree = folder.join(name);
     fs::create_dir(&tree).map_err(Error::io("create", &tree))?;
     let mut unpack = Command::new("tar");
-    unpack.args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(&archive).arg("-C").arg(&tree);
+    unpack
+        .args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(&archive)
+        .arg("-C")
+        .arg(&tree);
     process::run(&mut unpack)?;
     fs::remove_file(&archive).map_err(Error::io("remove", &archive))?;
     let mut query = Command::new("dpkg-query");
@@ -184,7 +190,8 @@ fn clean(tree: &Path) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     let is_folder = fs::symlink_metadata(path).map_err(Error::io("look at", path))?.is_dir();
-    if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) }.map_err(Error::io("remove", path))
+    if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+        .map_err(Error::io("remove", path))
 }
 
 /// v3: the packages of v2's archive, unpacked over v1.

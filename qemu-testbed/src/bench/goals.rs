@@ -98,8 +98,10 @@ pub fn judge(results: &Results) -> Vec<Judged> {
 fn bytes(results: &Results) -> Vec<Judged> {
     let wire = |case: Case, tool| results.wire(case.word(), tool).map(|row| row.bytes as f64);
     let roro = |case| wire(case, "roro");
-    let best_chunked =
-        CHUNKED.iter().filter_map(|tool| wire(Case::Security, tool)).min_by(|one, other| one.total_cmp(other));
+    let best_chunked = CHUNKED
+        .iter()
+        .filter_map(|tool| wire(Case::Security, tool))
+        .min_by(|one, other| one.total_cmp(other));
     let full = results.wire(Case::Major.word(), "roro-full").and_then(|row| row.served_bytes);
     let goal = |text: &str, measured, allowed| limit(text, Unit::Bytes, measured, allowed);
     vec![
@@ -142,8 +144,7 @@ fn times(results: &Results) -> Vec<Judged> {
     let fast = |tool| row(Mode::Fast, Case::Security, tool).map(|row| row.wall());
     let full = row(Mode::Fast, Case::Security, "roro-full");
     let wall = full.map(|row| row.wall());
-    let before_readback =
-        full.and_then(|row| row.report.map(|report| row.wall() - report.readback_seconds));
+    let before_readback = full.and_then(|row| row.report.map(|report| row.wall() - report.readback_seconds));
     let best = |is_wanted: &dyn Fn(&tools::Tool) -> bool| {
         let walls = TOOLS.iter().filter(|tool| is_wanted(tool)).filter_map(|tool| fast(tool.name));
         walls.min_by(|one, other| one.total_cmp(other))
@@ -179,11 +180,7 @@ fn times(results: &Results) -> Vec<Judged> {
             slow_disk.map(|row| row.wall()),
             disk_seconds.map(times(NEAR)),
         ),
-        goal(
-            "v1 to v2 by delta, CPU: 5 s",
-            delta.map(|row| row.apply.cpu_seconds),
-            Some(DELTA_CPU_SECONDS),
-        ),
+        goal("v1 to v2 by delta, CPU: 5 s", delta.map(|row| row.apply.cpu_seconds), Some(DELTA_CPU_SECONDS)),
         goal(
             "v1 to v3: half of the full install of v2",
             row(Mode::Fast, Case::Package, "roro").map(|row| row.wall()),

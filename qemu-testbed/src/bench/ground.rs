@@ -208,8 +208,7 @@ impl Ground {
         match tool.setting {
             Setting::Plain => {}
             Setting::RoroDevice | Setting::RoroFresh => {
-                let device =
-                    if tool.setting == Setting::RoroFresh { &self.fresh } else { &self.running };
+                let device = if tool.setting == Setting::RoroFresh { &self.fresh } else { &self.running };
                 let device = match device {
                     Ok(device) => device,
                     Err(why) => return Ok(Err(why.clone())),

@@ -59,7 +59,8 @@ pub struct Held {
 impl Groups {
     /// Those of this host.
     pub fn find() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(Error::io("read", "/proc/self/mounts"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mounts").map_err(Error::io("read", "/proc/self/mounts"))?;
         Ok(Self::of(&mounts))
     }
 
@@ -124,7 +125,11 @@ impl Rate {
     /// A rate for the device node `device`.
     pub fn of(device: &Path, bytes_per_second: u64) -> Result<Self> {
         let numbers = fs::metadata(device).map_err(Error::io("look at", device))?.rdev();
-        Ok(Rate { major: nix::sys::stat::major(numbers), minor: nix::sys::stat::minor(numbers), bytes_per_second })
+        Ok(Rate {
+            major: nix::sys::stat::major(numbers),
+            minor: nix::sys::stat::minor(numbers),
+            bytes_per_second,
+        })
     }
 }
 

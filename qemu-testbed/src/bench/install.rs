@@ -60,7 +60,9 @@ pub fn measure(
         };
         // A server in the network that is held; the one outside cannot be reached from there.
         let mut inside = match mode {
-            Mode::SlowLink => Some(Web::start(&ground.shelf, &ground.notes("link"), &hold.conditions.prefix)?),
+            Mode::SlowLink => {
+                Some(Web::start(&ground.shelf, &ground.notes("link"), &hold.conditions.prefix)?)
+            }
             Mode::Fast | Mode::SlowDisk => None,
         };
         play(ground, inside.as_mut().unwrap_or(web), mode, &hold.conditions, rounds, runners, results)?;
@@ -129,7 +131,11 @@ fn play(
                 }
                 Err(why) => {
                     runner.failed = true;
-                    printer::say(format_args!("{:<9} {round} {:<24} left out: {why}", mode.word(), tool.name));
+                    printer::say(format_args!(
+                        "{:<9} {round} {:<24} left out: {why}",
+                        mode.word(),
+                        tool.name
+                    ));
                     let tool = Some(tool.name.to_owned());
                     results.left_out.push(LeftOut { place: mode.word().to_owned(), tool, why });
                 }
@@ -156,9 +162,9 @@ fn pair(
         Ok(dd) => rounded(dd),
         Err(why) => return Ok(Err(why)),
     };
-    Ok(ground.apply(tool, case, tool.before_install(), web, conditions)?.map(|applied| {
-        (Paired { cost: rounded(applied.cost), dd, bytes: applied.wire.bytes() }, applied)
-    }))
+    Ok(ground
+        .apply(tool, case, tool.before_install(), web, conditions)?
+        .map(|applied| (Paired { cost: rounded(applied.cost), dd, bytes: applied.wire.bytes() }, applied)))
 }
 
 fn row(ground: &Ground, mode: Mode, mut runner: Runner) -> Result<InstallRow> {

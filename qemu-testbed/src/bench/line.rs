@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn words_are_cut_before_names_are_filled_in() {
         let line = names().line("curl -s {url}/x | dd of={new} bs=4M > {new}.log").unwrap();
-        let wanted = [vec!["curl", "-s", "http://127.0.0.1:1/x"], vec!["dd", "of=/a folder/v2.erofs", "bs=4M"]];
+        let wanted =
+            [vec!["curl", "-s", "http://127.0.0.1:1/x"], vec!["dd", "of=/a folder/v2.erofs", "bs=4M"]];
         assert_eq!(line.stages, wanted);
         assert_eq!(line.output, Some(PathBuf::from("/a folder/v2.erofs.log")));
     }

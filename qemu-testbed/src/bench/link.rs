@@ -39,7 +39,8 @@ impl Link {
         let rate = format!("{}bit", limits::BENCH_LINK_BITS_PER_SECOND);
         let up = ["ip", "link", "set", "lo", "up"];
         let held = [
-            "tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", &rate, "burst", "256k", "latency", "400ms",
+            "tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", &rate, "burst", "256k", "latency",
+            "400ms",
         ];
         for words in [&up[..], &held[..]] {
             if let Err(error) = process::run(process::tied("nsenter").args(link.arguments()).args(words)) {

@@ -118,7 +118,12 @@ impl Scales {
         })
     }
 
-    fn line(&self, line: &Line, conditions: &Conditions, group: Option<&Group>) -> Result<Result<Used, String>> {
+    fn line(
+        &self,
+        line: &Line,
+        conditions: &Conditions,
+        group: Option<&Group>,
+    ) -> Result<Result<Used, String>> {
         let notes: Vec<PathBuf> =
             (0..line.stages.len()).map(|number| self.folder.join(format!("stage-{number}"))).collect();
         let mut children: Vec<(Child, &PathBuf)> = Vec::new();
@@ -152,8 +157,11 @@ impl Scales {
             let status = child.wait().map_err(Error::io("wait for", note))?;
             if status.success() {
                 let text = fs::read_to_string(note).map_err(Error::io("read", note))?;
-                let used: Used = serde_json::from_str(&text)
-                    .map_err(|source| Error::Json { what: note.display().to_string(), text, source })?;
+                let used: Used = serde_json::from_str(&text).map_err(|source| Error::Json {
+                    what: note.display().to_string(),
+                    text,
+                    source,
+                })?;
                 sum.cpu_seconds += used.cpu_seconds;
                 sum.peak_rss_kib = sum.peak_rss_kib.saturating_add(used.peak_rss_kib);
             } else if finding.is_none() {

@@ -1,5 +1,7 @@
 //! docs/performance.md: what was measured on what, the goals with their verdicts, and all figures, from the results alone.
 
+use Column::{Figures, Words};
+
 use crate::{
     bench::{
         goals,
@@ -50,7 +52,7 @@ fn verdicts(results: &Results) -> String {
         .map(|judged| vec![judged.goal, judged.allowed, judged.measured, judged.verdict.to_string()]);
     format!(
         "## Goals\n\nAll are upper limits. Not judged here: images up to 2 GiB and odd sizes, which the tests play, and the fuzzing of decoders.\n\n{}",
-        table(&["goal", "allowed", "measured", "verdict"], rows)
+        table(&[Words("goal"), Figures("allowed"), Figures("measured"), Words("verdict")], rows)
     )
 }
 
@@ -63,10 +65,9 @@ fn bytes(results: &Results) -> String {
             names.push(&row.tool);
         }
     }
-    let mut columns = vec!["MB (10^6 bytes)".to_owned()];
+    let mut columns = vec![Words("MB (10^6 bytes)")];
     for case in &cases {
-        columns.push(title(*case).to_owned());
-        columns.push("times Roro".to_owned());
+        columns.extend([Figures(title(*case)), Figures("times Roro")]);
     }
     let rows = names.into_iter().map(|tool| {
         let mut cells = vec![label(tool)];
@@ -79,7 +80,6 @@ fn bytes(results: &Results) -> String {
         }
         cells
     });
-    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     format!(
         "## Bytes on the wire\n\n![Bytes on the wire by tool](performance.svg)\n\n{}\n\
          The passive bank was wiped before each update: nothing is saved by what an older release left there. `{COMPUTED}`: what RAUC's index\n\
@@ -109,9 +109,11 @@ fn sources(results: &Results) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    let figures = ["fetched", "patched", "copied", "in place", "written"].map(Figures);
+    let columns: Vec<Column<'_>> = [Words("bundle"), Words("update")].into_iter().chain(figures).collect();
     format!(
         "### Where Roro's bytes came from, MB, by its own report\n\n{}",
-        table(&["bundle", "update", "fetched", "patched", "copied", "in place", "written"], rows.into_iter())
+        table(&columns, rows.into_iter())
     )
 }
 
@@ -135,14 +137,19 @@ fn costs(results: &Results) -> String {
             cells.push(row.requests.to_string());
             cells
         });
-        let columns = ["tool", "make s", "CPU s", "MiB", "apply s", "CPU s", "MiB", "requests"];
+        let figures = ["make s", "CPU s", "MiB", "apply s", "CPU s", "MiB", "requests"].map(Figures);
+        let columns: Vec<Column<'_>> = std::iter::once(Words("tool")).chain(figures).collect();
         text.push_str(&format!("\n### {}\n\n{}", title(case), table(&columns, cells)));
     }
     if has_rows { text } else { String::new() }
 }
 
 fn cost(cost: Cost) -> Vec<String> {
-    vec![format!("{:.2}", cost.wall_seconds), format!("{:.2}", cost.cpu_seconds), mebibytes(cost.peak_rss_kib)]
+    vec![
+        format!("{:.2}", cost.wall_seconds),
+        format!("{:.2}", cost.cpu_seconds),
+        mebibytes(cost.peak_rss_kib),
+    ]
 }
 
 fn installs(results: &Results) -> String {
@@ -157,9 +164,15 @@ fn installs(results: &Results) -> String {
             continue;
         }
         has_rows = true;
-        let columns =
-            ["tool", "update", "verifies", "runs", "s", "least to most", "times dd", "CPU s", "MiB", "MB on the wire"];
-        text.push_str(&format!("\n### {}\n\n{}", manner(mode), table(&columns, rows.into_iter().map(install))));
+        let words = ["tool", "update", "verifies"].map(Words);
+        let figures =
+            ["runs", "s", "least to most", "times dd", "CPU s", "MiB", "MB on the wire"].map(Figures);
+        let columns: Vec<Column<'_>> = words.into_iter().chain(figures).collect();
+        text.push_str(&format!(
+            "\n### {}\n\n{}",
+            manner(mode),
+            table(&columns, rows.into_iter().map(install))
+        ));
     }
     if has_rows { text } else { String::new() }
 }
@@ -192,7 +205,7 @@ fn left_out(results: &Results) -> String {
         let tool = left.tool.clone().unwrap_or_else(|| "all".to_owned());
         vec![left.place.clone(), tool, left.why.replace('|', "/")]
     });
-    format!("## Left out\n\n{}", table(&["where", "tool", "why"], rows))
+    format!("## Left out\n\n{}", table(&[Words("where"), Words("tool"), Words("why")], rows))
 }
 
 fn ground(results: &Results) -> String {
@@ -217,7 +230,7 @@ fn ground(results: &Results) -> String {
         host.kernel,
         host.load,
         host.commit,
-        table(&["image", "bytes", "SHA-256"], images),
+        table(&[Words("image"), Figures("bytes"), Words("SHA-256")], images),
         versions.join(", ")
     )
 }
@@ -264,9 +277,25 @@ fn mebibytes(kib: u64) -> String {
     format!("{:.1}", kib as f64 / 1024.0)
 }
 
-/// The first column to the left, all others to the right.
-fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut text = format!("| {} |\n|---|{}\n", columns.join(" | "), "--:|".repeat(columns.len().saturating_sub(1)));
+/// A column of a table.
+enum Column<'a> {
+    /// Words, to the left.
+    Words(&'a str),
+    /// Figures, to the right.
+    Figures(&'a str),
+}
+
+fn table(columns: &[Column<'_>], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let (mut text, mut rule) = ("|".to_owned(), "|".to_owned());
+    for column in columns {
+        let (name, mark) = match column {
+            Words(name) => (name, "---"),
+            Figures(name) => (name, "--:"),
+        };
+        text.push_str(&format!(" {name} |"));
+        rule.push_str(&format!("{mark}|"));
+    }
+    text.push_str(&format!("\n{rule}\n"));
     for row in rows {
         text.push_str(&format!("| {} |\n", row.join(" | ")));
     }

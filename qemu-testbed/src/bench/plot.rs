@@ -68,7 +68,12 @@ fn panel(svg: &mut String, top: f64, title: &str, rows: &[&WireRow]) {
         let base = y + BAR - 3.0;
         let mut bar = String::new();
         // Writing to a string cannot fail.
-        let _ = write!(bar, "<text x=\"{:.0}\" y=\"{base:.1}\" text-anchor=\"end\">{}</text>", NAMES - 8.0, row.tool);
+        let _ = write!(
+            bar,
+            "<text x=\"{:.0}\" y=\"{base:.1}\" text-anchor=\"end\">{}</text>",
+            NAMES - 8.0,
+            row.tool
+        );
         let _ = write!(
             bar,
             "<rect class=\"{}\" x=\"{NAMES}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{BAR}\"/>",

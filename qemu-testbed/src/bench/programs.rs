@@ -36,7 +36,10 @@ impl Programs {
             true => Ok(program),
             false => {
                 let mut install = cargo();
-                install.args(["install", "bita", "--locked", "--quiet", "--force", "--version", BITA]).arg("--root").arg(&root);
+                install
+                    .args(["install", "bita", "--locked", "--quiet", "--force", "--version", BITA])
+                    .arg("--root")
+                    .arg(&root);
                 process::run(&mut install).map(|_| program).map_err(|error| error.to_string())
             }
         };

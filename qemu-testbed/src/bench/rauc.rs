@@ -117,7 +117,8 @@ impl Rauc {
         let socket = self.folder.join("bus");
         fs::remove_file(&socket).ok();
         let address = format!("unix:path={}", socket.display());
-        let bus = quiet(process::tied("dbus-daemon"), &["--session", "--nofork", &format!("--address={address}")])?;
+        let bus =
+            quiet(process::tied("dbus-daemon"), &["--session", "--nofork", &format!("--address={address}")])?;
         let slot = match booted {
             Booted::A => "A",
             Booted::B => "B",

@@ -160,8 +160,11 @@ impl Results {
     /// Reads a file.
     pub fn read(file: &Path) -> Result<Self> {
         let text = fs::read_to_string(file).map_err(Error::io("read", file))?;
-        let results: Results = serde_json::from_str(&text)
-            .map_err(|source| Error::Json { what: file.display().to_string(), text: String::new(), source })?;
+        let results: Results = serde_json::from_str(&text).map_err(|source| Error::Json {
+            what: file.display().to_string(),
+            text: String::new(),
+            source,
+        })?;
         if results.format != FORMAT {
             return Err(Error::Unexpected {
                 what: format!("the format of {}", file.display()),

@@ -27,7 +27,13 @@ pub struct Device {
 
 impl Device {
     /// A device that runs v1 from the running bank and has confirmed it. `release` is the bundle of v1.
-    pub fn running(folder: &Path, updater: &Path, keys: &Path, banks: &Banks, release: &Path) -> Result<Self> {
+    pub fn running(
+        folder: &Path,
+        updater: &Path,
+        keys: &Path,
+        banks: &Banks,
+        release: &Path,
+    ) -> Result<Self> {
         let device = Self::new(folder, keys, banks.target.node(), banks.running.node())?;
         let config = device.config();
         let release = release.to_string_lossy().into_owned();

@@ -76,7 +76,8 @@ fn cut_head(file: &Path, head: &Path) -> Result<()> {
         wanted: "a line Header size".to_owned(),
         seen: process::last_words(&said),
     })?;
-    let mut from = File::open(file).map_err(Error::io("open", file))?.take(bytes.min(limits::BENCH_HEAD_BYTES));
+    let mut from =
+        File::open(file).map_err(Error::io("open", file))?.take(bytes.min(limits::BENCH_HEAD_BYTES));
     let mut to = File::create(head).map_err(Error::io("create", head))?;
     io::copy(&mut from, &mut to).map_err(Error::io("write", head)).map(drop)
 }

@@ -204,7 +204,9 @@ impl Tool {
     #[must_use]
     pub fn before_install(&self) -> Before {
         match self.setting {
-            Setting::Plain | Setting::RoroDevice | Setting::Swupdate { .. } | Setting::Rauc { .. } => Before::Old,
+            Setting::Plain | Setting::RoroDevice | Setting::Swupdate { .. } | Setting::Rauc { .. } => {
+                Before::Old
+            }
             Setting::RoroFresh => Before::Noise,
         }
     }
@@ -355,7 +357,11 @@ pub const TOOLS: &[Tool] = &[
         make: &["zck -o {shelf}/new.zck {new}"],
         served: Some("new.zck"),
         prepare: &["zck -o {scratch}/old.zck {old}"],
-        apply: &["rm -f {scratch}/new.zck", "zckdl -q -q -s {scratch}/old.zck {url}/new.zck", into_target!("unzck -c new.zck")],
+        apply: &[
+            "rm -f {scratch}/new.zck",
+            "zckdl -q -q -s {scratch}/old.zck {url}/new.zck",
+            into_target!("unzck -c new.zck"),
+        ],
         cases: ALL_CASES,
         modes: &[Mode::Fast],
         note: "the device keeps v1 as a .zck file beside its banks",
@@ -366,7 +372,9 @@ pub const TOOLS: &[Tool] = &[
         setting: Setting::Rauc { adaptive: "adaptive=block-hash-index\n", bytes: RaucBytes::Mounted },
         make: &[RAUC_BUNDLE],
         served: Some("new.raucb"),
-        apply: &["env DBUS_STARTER_BUS_TYPE=session DBUS_SESSION_BUS_ADDRESS={bus} rauc install {shelf}/new.raucb"],
+        apply: &[
+            "env DBUS_STARTER_BUS_TYPE=session DBUS_SESSION_BUS_ADDRESS={bus} rauc install {shelf}/new.raucb",
+        ],
         cases: UPDATES,
         modes: &[Mode::Fast, Mode::SlowDisk],
         note: "the bundle is a local file, as this version streams no plain bundle; bytes are those read from it",
@@ -377,7 +385,9 @@ pub const TOOLS: &[Tool] = &[
         setting: Setting::Rauc { adaptive: "", bytes: RaucBytes::Http },
         make: &[RAUC_BUNDLE],
         served: Some("new.raucb"),
-        apply: &["env DBUS_STARTER_BUS_TYPE=session DBUS_SESSION_BUS_ADDRESS={bus} rauc install {url}/new.raucb"],
+        apply: &[
+            "env DBUS_STARTER_BUS_TYPE=session DBUS_SESSION_BUS_ADDRESS={bus} rauc install {url}/new.raucb",
+        ],
         modes: ALL_MODES,
         note: "plain bundle by its address: fetched into a file first, then installed",
         ..CHUNKS

@@ -153,7 +153,9 @@ fn total(log: &str) -> Wire {
     let mut wire = Wire::default();
     for line in log.lines() {
         let mut words = line.split_whitespace();
-        let (Some(sent), Some(asked), Some(path)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(sent), Some(asked), Some(path)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         if path == MARK {
             continue;
         }

@@ -84,7 +84,8 @@ fn one(
 
 /// Beside the row of RAUC's index.
 fn computed(ground: &Ground, tool: &Tool, case: Case) -> Result<Option<WireRow>> {
-    let (Setting::Rauc { bytes: RaucBytes::Mounted, .. }, Ok(new)) = (tool.setting, ground.new_image(case)) else {
+    let (Setting::Rauc { bytes: RaucBytes::Mounted, .. }, Ok(new)) = (tool.setting, ground.new_image(case))
+    else {
         return Ok(None);
     };
     Ok(Some(WireRow {

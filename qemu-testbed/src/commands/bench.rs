@@ -50,7 +50,9 @@ fn show(results: &Results, folders: &[&Path]) -> Result<()> {
         printer::say(judged.line());
     }
     for folder in folders {
-        for (name, text) in [("performance.md", page::write(results)), ("performance.svg", plot::draw(results))] {
+        for (name, text) in
+            [("performance.md", page::write(results)), ("performance.svg", plot::draw(results))]
+        {
             let file = folder.join(name);
             std::fs::write(&file, text).map_err(Error::io("write", &file))?;
             printer::say(format_args!("written: {}", file.display()));
