@@ -73,10 +73,14 @@ impl Names {
     }
 }
 
+/// What stands before the first name, the name, and what stands behind it. Braces around anything else are no name.
 fn first_name(text: &str) -> Option<(&str, &str, &str)> {
-    let (before, rest) = text.split_once('{')?;
-    let (name, behind) = rest.split_once('}')?;
-    Some((before, name, behind))
+    let is_of_a_name = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+    text.match_indices('{').find_map(|(at, _)| {
+        let (before, rest) = text.split_at_checked(at)?;
+        let (name, behind) = rest.strip_prefix('{')?.split_once('}')?;
+        (!name.is_empty() && name.chars().all(is_of_a_name)).then_some((before, name, behind))
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +101,12 @@ mod tests {
             [vec!["curl", "-s", "http://127.0.0.1:1/x"], vec!["dd", "of=/a folder/v2.erofs", "bs=4M"]];
         assert_eq!(line.stages, wanted);
         assert_eq!(line.output, Some(PathBuf::from("/a folder/v2.erofs.log")));
+    }
+
+    #[test]
+    fn braces_around_anything_else_stay() {
+        let filled = names().fill("properties: { url = \"{url}/x\"; }; {} {{new}}").unwrap();
+        assert_eq!(filled, "properties: { url = \"http://127.0.0.1:1/x\"; }; {} {/a folder/v2.erofs}");
     }
 
     #[test]

@@ -141,6 +141,8 @@ impl Scales {
             let mut child = command
                 .current_dir(&self.folder)
                 .env("LC_ALL", "C")
+                // What a tool says last is told where it fails; a trace would hide it.
+                .env("RUST_BACKTRACE", "0")
                 .stdin(std::mem::replace(&mut input, Stdio::null()))
                 .stdout(output)
                 .stderr(errors)
@@ -231,8 +233,9 @@ fn failure(words: &[String], status: ExitStatus, log: &Path) -> String {
     format!("{} ended with {status}: {said}", first(words))
 }
 
+/// The name of a program, wherever it lies.
 fn first(words: &[String]) -> &str {
-    words.first().map_or("", String::as_str)
+    words.first().map_or("", |program| program.rsplit('/').next().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ fn verdicts(results: &Results) -> String {
 fn bytes(results: &Results) -> String {
     let cases: Vec<Case> =
         Case::ALL.into_iter().filter(|case| results.wire.iter().any(|row| row.case == case.word())).collect();
+    if cases.is_empty() {
+        return String::new();
+    }
     let mut names: Vec<&str> = Vec::new();
     for row in &results.wire {
         if !names.contains(&row.tool.as_str()) {

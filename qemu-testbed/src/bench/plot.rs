@@ -9,8 +9,8 @@ use crate::bench::{
     wire::COMPUTED,
 };
 
-const WIDTH: f64 = 860.0;
-const NAMES: f64 = 230.0;
+const WIDTH: f64 = 880.0;
+const NAMES: f64 = 250.0;
 const VALUES: f64 = 120.0;
 const BAR: f64 = 16.0;
 const STEP: f64 = 22.0;

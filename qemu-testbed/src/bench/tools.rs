@@ -328,7 +328,7 @@ pub const TOOLS: &[Tool] = &[
         name: "bita",
         make: &["{bita} compress -i {new} {shelf}/new.cba"],
         served: Some("new.cba"),
-        apply: &["{bita} clone --seed {running} {url}/new.cba {target}"],
+        apply: &["{bita} clone -f --seed {running} {url}/new.cba {target}"],
         cases: ALL_CASES,
         modes: ALL_MODES,
         note: "its defaults (brotli 6); the running bank as seed",
@@ -338,7 +338,7 @@ pub const TOOLS: &[Tool] = &[
         name: "bita-brotli11",
         make: &["{bita} compress --compression-level 11 -i {new} {shelf}/new.cba"],
         served: Some("new.cba"),
-        apply: &["{bita} clone --seed {running} {url}/new.cba {target}"],
+        apply: &["{bita} clone -f --seed {running} {url}/new.cba {target}"],
         cases: UPDATES,
         ..CHUNKS
     },
@@ -347,7 +347,7 @@ pub const TOOLS: &[Tool] = &[
         shares: Some("bita"),
         make: &["{bita} compress -i {new} {shelf}/new.cba"],
         served: Some("new.cba"),
-        apply: &["{bita} clone {url}/new.cba {target}"],
+        apply: &["{bita} clone -f {url}/new.cba {target}"],
         modes: &[Mode::Fast],
         note: "bita without a seed",
         ..CHUNKS

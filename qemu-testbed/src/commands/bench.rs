@@ -3,7 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    bench::{self, Only, Request, goals, page, plot, results::Results},
+    bench::{
+        self, Only, Request,
+        goals::{self, Verdict},
+        page, plot,
+        results::Results,
+    },
     error::{Error, Result},
     printer, workshop,
 };
@@ -40,13 +45,17 @@ impl Args {
         let is_all = only.is_all();
         let request = Request { out, rounds: usize::from(self.rounds), only, images: self.images };
         let results = bench::run(&request)?;
-        if is_all { show(&results, &[&request.out, &docs]) } else { show(&results, &[&request.out]) }
+        let mut folders = vec![&*request.out];
+        if is_all {
+            folders.push(&docs);
+        }
+        show(&results, &folders)
     }
 }
 
-/// Says the verdicts, and writes page and plot into each folder.
+/// Writes page and plot into each folder, and says the verdicts on what was measured.
 fn show(results: &Results, folders: &[&Path]) -> Result<()> {
-    for judged in goals::judge(results) {
+    for judged in goals::judge(results).iter().filter(|judged| judged.verdict != Verdict::NotMeasured) {
         printer::say(judged.line());
     }
     for folder in folders {
