@@ -2,7 +2,7 @@
 //!
 //! Builds releases with `image-tool`, boots them in QEMU as they would be shipped, and watches from outside: serial
 //! lines, disk and firmware variables. May know QEMU and the mint; never links the agent. Promises that everything it
-//! starts ends with it. Scenarios ([`scenarios`]) are the tests; `demo` tells the story of the most important ones, [`bench`] measures.
+//! starts ends with it. Scenarios ([`scenarios`]) are the tests; `demo` tells the story of the most important ones, `bench` measures.
 
 pub mod accelerator;
 pub mod bench;
