@@ -15,9 +15,9 @@ pub const COPY_BYTES: usize = 1 << 20;
 /// Bytes of the active bank that are read at once for a patch, which uses little pieces that lie close together.
 pub const BASE_BUFFER_BYTES: usize = 128 << 10;
 /// Bytes of the base that a patch may read, and how many more for each byte that it makes: stops one that jumps to and fro for hours.
-pub const BASE_READS_BYTES: usize = 16 << 20;
+pub const BASE_READS_BYTES: usize = 64 << 20;
 /// As above.
-pub const BASE_READS_PER_BYTE: usize = 64;
+pub const BASE_READS_PER_BYTE: usize = 1024;
 /// The most that making a patch may hold: stops one that unpacks eight large blocks of the base. Two blocks of a kernel need 26 MiB.
 pub const MAX_PATCH_HELD_BYTES: usize = 32 << 20;
 /// A tail with a larger table than so many times that of the new image is none of ours: stops one that fills the memory.
@@ -26,6 +26,8 @@ pub const TAIL_TABLE_FACTOR: u64 = 4;
 pub const TAIL_TABLE_BYTES: u64 = 64 << 10;
 /// The longest range that is asked for ahead of its turn: for longer ones a round trip is nothing, and servers close connections that wait.
 pub const MAX_AHEAD_BYTES: u64 = 1 << 20;
+/// As above, where a patch jumps.
+pub const BASE_JUMP_BYTES: usize = 16 << 10;
 /// Bytes of what is unpacked, hashed or packed at one time: it bounds the memory. What is larger is worked on alone.
 pub const UNDER_WAY_BYTES: usize = 8 << 20;
 /// Buffers of at most [`COPY_BYTES`] that are kept to be used again.

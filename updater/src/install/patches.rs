@@ -14,7 +14,9 @@ use bank_format::{
 use crate::{
     bank::fill,
     codec::{Decoder, pack_lz4, unpack_lz4},
-    limits::{BASE_BUFFER_BYTES, BASE_READS_BYTES, BASE_READS_PER_BYTE, MAX_PATCH_HELD_BYTES},
+    limits::{
+        BASE_BUFFER_BYTES, BASE_JUMP_BYTES, BASE_READS_BYTES, BASE_READS_PER_BYTE, MAX_PATCH_HELD_BYTES,
+    },
     ports::ImageFile,
 };
 
@@ -203,13 +205,16 @@ impl<'a> Window<'a> {
                     done += bytes;
                 }
                 None => {
+                    // Goes on where it was, or jumps: then little is read, and a little of what lies before, as patches also go back.
+                    let goes_on = at == self.start + self.bytes.len() as u64 && !self.bytes.is_empty();
+                    let (bytes, before) =
+                        if goes_on { (BASE_BUFFER_BYTES, 0) } else { (BASE_JUMP_BYTES, BASE_JUMP_BYTES / 4) };
                     self.budget = self
                         .budget
-                        .checked_sub(BASE_BUFFER_BYTES)
+                        .checked_sub(bytes)
                         .ok_or_else(|| wrong("it reads too much of the base"))?;
-                    // A little of what lies before it: patches also go back.
-                    self.start = at.saturating_sub(BASE_BUFFER_BYTES as u64 / 4) / 4096 * 4096;
-                    self.bytes.resize(BASE_BUFFER_BYTES, 0);
+                    self.start = at.saturating_sub(before as u64) / 4096 * 4096;
+                    self.bytes.resize(bytes, 0);
                     let read = fill(self.file, self.start, &mut self.bytes)?;
                     self.bytes.truncate(read);
                     if self.start + (read as u64) <= at {
