@@ -300,6 +300,8 @@ fn known_elsewhere<'a>(table: &'a Table, known: &[&str]) -> Option<(&'a str, &'s
 fn check_keys(prefix: &str, table: &Table, known: &[&str]) -> Result<(), String> {
     let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
     let nearest = nearest(key, known.iter().copied());
+    // A key in quotes may have ends of lines in it.
+    let key = key.escape_debug();
     Err(format!("key {prefix}{key} is not known, did you mean {prefix}{nearest}?"))
 }
 
@@ -391,6 +393,7 @@ mod tests {
         }
         for (text, expected) in [
             ("[[chek]]", "did you mean check?"),
+            ("\"ch\\neck\" = 1", "key ch\\neck is not known"),
             ("check = 1", "list of tables"),
             ("soak_seconds = -1", "soak_seconds is 0 to"),
             ("[[check]]\ncommand = [\"/b\"]", "name"),

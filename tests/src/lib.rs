@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod forge;
+pub mod fuzz;
 pub mod hostile;
 pub mod loaders;
 pub mod simulated;

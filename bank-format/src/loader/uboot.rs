@@ -94,10 +94,10 @@ impl Variables {
         Ok(copy)
     }
 
-    /// The value of a variable; the first, should there be several.
+    /// The value of a variable; of several the last, as U-Boot has it (`himport_r` in its `lib/hashtable.c`).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
-        let value = self.0.iter().find_map(|entry| value_of(entry, name))?;
+        let value = value_of(self.0.iter().rev().find(|entry| is_of(entry, name))?, name)?;
         Some(String::from_utf8_lossy(value).into_owned())
     }
 
@@ -109,18 +109,16 @@ impl Variables {
         })
     }
 
-    /// Sets a variable in its place, or at the end.
+    /// Sets a variable in its place, or at the end. Other entries of that name go: one behind it would be what U-Boot reads.
     pub fn set(&mut self, name: &str, value: &str) {
-        let entry = format!("{name}={value}").into_bytes();
-        match self.0.iter_mut().find(|old| value_of(old, name).is_some()) {
-            Some(old) => *old = entry,
-            None => self.0.push(entry),
-        }
+        let place = self.0.iter().position(|entry| is_of(entry, name)).unwrap_or(self.0.len());
+        self.remove(name);
+        self.0.insert(place, format!("{name}={value}").into_bytes());
     }
 
     /// Removes a variable; done as well when there is none.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|entry| value_of(entry, name).is_none());
+        self.0.retain(|entry| !is_of(entry, name));
     }
 
     fn tell(&mut self, first: Bank, left: [u32; 2], trial: Option<Bank>) {
@@ -139,6 +137,11 @@ impl Variables {
         let digits = text.strip_prefix("0x").unwrap_or(&text);
         u32::from_str_radix(digits, 16).ok()
     }
+}
+
+/// Whether an entry sets this variable or, without a value, takes it away.
+fn is_of(entry: &[u8], name: &str) -> bool {
+    entry == name.as_bytes() || value_of(entry, name).is_some()
 }
 
 fn value_of<'e>(entry: &'e [u8], name: &str) -> Option<&'e [u8]> {

@@ -149,3 +149,15 @@ fn a_copy_that_grub_would_refuse_is_not_believed() {
         assert_eq!(told(&rotten), Bank::A, "byte {at}");
     }
 }
+
+#[test]
+fn of_a_variable_that_stands_twice_u_boot_takes_the_last_one_and_so_do_we() {
+    let data = b"BOOT_ORDER=A B\0x=1\0BOOT_ORDER=B A\0roro_trial=b\0roro_trial\0x=2\0\0";
+    let mut variables = uboot::Variables::decode(data);
+    assert_eq!(variables.get("BOOT_ORDER").as_deref(), Some("B A"));
+    assert_eq!(variables.get("roro_trial"), None, "a name alone takes the variable away");
+    variables.set("BOOT_ORDER", "A B");
+    variables.set("roro_trial", "a");
+    let pairs: Vec<String> = variables.pairs().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(pairs, ["BOOT_ORDER=A B", "x=1", "roro_trial=a", "x=2"]);
+}
