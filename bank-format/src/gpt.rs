@@ -145,7 +145,7 @@ impl Header {
         if u32_at(&header, 12) as usize != HEADER_BYTES {
             return Err(Flaw::Damaged("its header has an unknown length"));
         }
-        if this.crc() != u32_at(&header, 16) || u64_at(&header, 24) != lba {
+        if this.crc() != u32_at(&header, 16) || this.lba() != lba {
             return Err(Flaw::Damaged("checksum of its header does not match"));
         }
         if this.rows() > MAX_PARTITIONS
@@ -163,6 +163,10 @@ impl Header {
             crc.fill(0);
         }
         crc32fast::hash(&unsigned)
+    }
+
+    fn lba(&self) -> u64 {
+        u64_at(&self.0, 24)
     }
 
     fn other_lba(&self) -> u64 {

@@ -49,19 +49,22 @@ pub fn mend<M: Medium>(
         whole = whole.or_else(|| last.clone());
     }
     let Some(good) = whole else { return Ok(Ok(Mended::NoTable)) };
-    let planned = if last.is_some_and(|last| last.says_the_same(&good) && last.header.other_lba() == 1) {
+    let backup_there = last.filter(|last| last.says_the_same(&good) && last.header.other_lba() == 1);
+    let (stays, planned) = if let Some(backup) = backup_there {
         let mbr = read_mbr(disk, medium);
-        match (&primary, mbr) {
+        let planned = match (&primary, mbr) {
             (Some(primary), Mbr::Whole(_)) if primary.header.other_lba() == disk.last_lba() => {
                 return Ok(Ok(Mended::Whole));
             }
             (Some(primary), Mbr::Whole(_)) => Ok(pointed_at_the_end(disk, primary)),
             (_, Mbr::Whole(mbr) | Mbr::Damaged(mbr)) => first_copy(disk, &good, header, mbr, medium),
-        }
+        };
+        (backup, planned)
     } else {
-        backup(disk, &good, header, medium)
+        let planned = backup(disk, &good, header, medium);
+        (good, planned)
     };
-    let Plan { offset, bytes, mended } = match planned {
+    let Plan { offset, bytes, mended } = match planned.and_then(|plan| plan.beside(disk, &stays)) {
         Ok(plan) => plan,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -75,6 +78,22 @@ struct Plan {
     offset: u64,
     bytes: Vec<u8>,
     mended: Mended,
+}
+
+impl Plan {
+    /// Refuses to write upon the copy that stays: torn, neither would be whole.
+    fn beside(self, disk: Disk, stays: &Table) -> Result<Self> {
+        let end = self.offset.saturating_add(self.bytes.len() as u64);
+        let lies_in = |lba: u64, bytes: u64| {
+            let from = lba.saturating_mul(disk.block_bytes);
+            from < end && self.offset < from.saturating_add(bytes)
+        };
+        let header = &stays.header;
+        if lies_in(header.lba(), disk.block_bytes) || lies_in(header.rows_lba(), stays.rows.len() as u64) {
+            return Err(refusal("its copies would lie upon each other"));
+        }
+        Ok(self)
+    }
 }
 
 enum Mbr {

@@ -5,8 +5,8 @@
 use bank_format::{
     Bank, PerBank,
     efi::{
-        GLOBAL_VENDOR, LOADER_VENDOR, Partition, decode_order, decode_part_uuid, encode_order, entry_name,
-        entry_number, load_option, order, title_of,
+        GLOBAL_VENDOR, LOADER_VENDOR, Partition, VarStore as _, decode_order, decode_part_uuid, encode_order,
+        entry_name, entry_number, load_option, order, title_of,
     },
     loader::{Firmware, Loader, Spare, SystemdBoot, bank_of_entry},
 };
@@ -61,7 +61,7 @@ fn variables(mut bytes: &[u8]) -> Variables {
     while let [which, length, rest @ ..] = bytes {
         let (value, behind) = rest.split_at(usize::from(*length).min(rest.len()));
         let (name, vendor) = NAMES[usize::from(*which) % NAMES.len()];
-        variables.values.insert((vendor.into(), name.into()), value.to_vec());
+        variables.write(name, vendor, value).unwrap();
         bytes = behind;
     }
     variables
@@ -106,7 +106,7 @@ fn title(bank: Bank) -> String {
 /// The title of the first entry in the order.
 fn first_title(variables: &Variables) -> Option<String> {
     let first = *order(variables).unwrap().first()?;
-    title_of(variables.values.get(&(GLOBAL_VENDOR.to_owned(), entry_name(first)))?)
+    title_of(&variables.read(&entry_name(first), GLOBAL_VENDOR).unwrap()?)
 }
 
 fn told_to_systemd_boot(variables: &Variables, bank: Bank) {

@@ -39,7 +39,7 @@ pub(super) fn uboot_env(bytes: &[u8]) -> Verdict {
         encoded_again(&variables, bytes.len());
     }
     encoded_again(&Variables::decode(bytes), bytes.len());
-    encoded_again(&Variables::from_lines(&text), bytes.len());
+    encoded_again(&Variables::from_lines(&text), text.len());
     let (first, second) = halves(bytes);
     let env_bytes = (second.len() + 4).max(LEAST_ENV_BYTES);
     let put_right = [first, second].map(|data| environment(data, env_bytes));

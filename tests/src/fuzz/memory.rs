@@ -38,11 +38,11 @@ impl Medium for Memory {
     type Error = Infallible;
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Infallible> {
-        buffer.fill(0);
         let rest = usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..));
-        for (to, from) in buffer.iter_mut().zip(rest.unwrap_or_default()) {
-            *to = *from;
-        }
+        let rest = rest.unwrap_or_default();
+        let (there, beyond) = buffer.split_at_mut(rest.len().min(buffer.len()));
+        there.copy_from_slice(rest.get(..there.len()).unwrap_or_default());
+        beyond.fill(0);
         Ok(())
     }
 
@@ -58,10 +58,11 @@ impl Medium for Memory {
     }
 }
 
-/// Firmware variables, by vendor and name, that count their changes.
+/// Firmware variables that count their changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Variables {
-    pub(super) values: BTreeMap<(String, String), Vec<u8>>,
+    /// Values by name, by vendor.
+    values: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     pub(super) changes: u32,
 }
 
@@ -69,22 +70,21 @@ impl VarStore for Variables {
     type Error = bank_format::Error;
 
     fn names(&self, vendor: &str) -> Result<Vec<String>, Self::Error> {
-        let ours = self.values.keys().filter(|(of, _)| of == vendor);
-        Ok(ours.map(|(_, name)| name.clone()).collect())
+        Ok(self.values.get(vendor).map(|ours| ours.keys().cloned().collect()).unwrap_or_default())
     }
 
     fn read(&self, name: &str, vendor: &str) -> Result<Option<Vec<u8>>, Self::Error> {
-        Ok(self.values.get(&(vendor.to_owned(), name.to_owned())).cloned())
+        Ok(self.values.get(vendor).and_then(|ours| ours.get(name)).cloned())
     }
 
     fn write(&mut self, name: &str, vendor: &str, value: &[u8]) -> Result<(), Self::Error> {
-        self.values.insert((vendor.to_owned(), name.to_owned()), value.to_vec());
+        self.values.entry(vendor.to_owned()).or_default().insert(name.to_owned(), value.to_vec());
         self.changes += 1;
         Ok(())
     }
 
     fn remove(&mut self, name: &str, vendor: &str) -> Result<(), Self::Error> {
-        self.values.remove(&(vendor.to_owned(), name.to_owned()));
+        self.values.entry(vendor.to_owned()).or_default().remove(name);
         self.changes += 1;
         Ok(())
     }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "what is unwrapped was promised")]
 
+use std::sync::OnceLock;
+
 use bank_format::{
-    Error, TrustRoot,
+    Digest256, Error, TrustRoot,
     health::{self, Kind, Least},
     json,
     limits::{
@@ -33,18 +35,26 @@ pub(super) fn trust_root(bytes: &[u8]) -> Verdict {
 }
 
 fn sign(signed: &Value) -> Vec<u8> {
+    static KEYS: OnceLock<[(SigningKey, Digest256); 3]> = OnceLock::new();
+    let keys = KEYS.get_or_init(|| {
+        ROOT_KEYS.map(|seed| {
+            let key = SigningKey::from_bytes(&[seed; 32]);
+            let id = key_id(&key.verifying_key().to_bytes()).unwrap();
+            (key, id)
+        })
+    });
     let message = json::canonical("root", signed).unwrap();
-    let signatures = ROOT_KEYS.map(|seed| {
-        let key = SigningKey::from_bytes(&[seed; 32]);
-        let signature: String =
-            key.sign(&message).to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        json!({ "keyid": key_id(&key.verifying_key().to_bytes()).unwrap(), "sig": signature })
+    let signatures = keys.each_ref().map(|(key, id)| {
+        let signature = key.sign(&message).to_bytes();
+        let text: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({ "keyid": id, "sig": text })
     });
     serde_json::to_vec(&json!({ "signatures": signatures, "signed": signed })).unwrap()
 }
 
 fn read_root(bytes: &[u8]) -> Verdict {
-    let golden = TrustRoot::from_trusted(ROOT).unwrap();
+    static GOLDEN: OnceLock<TrustRoot> = OnceLock::new();
+    let golden = GOLDEN.get_or_init(|| TrustRoot::from_trusted(ROOT).unwrap());
     let rotated = golden.rotate(bytes);
     let root = TrustRoot::from_trusted(bytes);
     if let Ok(next) = &rotated {

@@ -233,6 +233,17 @@ fn what_is_not_a_tables_is_not_overwritten() {
     let told = board.mend().unwrap_err().to_string();
     assert!(told.contains("cannot be told where") && board.written.is_empty(), "{told}");
 
+    // Entries of the first copy far behind their header, where the backup belongs.
+    let mut far = Drive::larger_than_its_image();
+    let at = DISK_BLOCKS - 50;
+    far.bytes.copy_within(2 * BLOCK..34 * BLOCK, at * BLOCK);
+    far.bytes[512 + 72..512 + 80].copy_from_slice(&(at as u64).to_le_bytes());
+    far.bytes[512 + 16..512 + 20].fill(0);
+    let crc = crc32fast::hash(&far.bytes[512..512 + 92]).to_le_bytes();
+    far.bytes[512 + 16..512 + 20].copy_from_slice(&crc);
+    let told = far.mend().unwrap_err().to_string();
+    assert!(told.contains("upon each other") && far.written.is_empty(), "{told}");
+
     let mut empty = Drive::mended();
     empty.bytes.fill(0);
     empty.written.clear();
