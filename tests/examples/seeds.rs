@@ -7,6 +7,8 @@
 mod devices;
 #[path = "seeds/formats.rs"]
 mod formats;
+#[path = "seeds/lies.rs"]
+mod lies;
 
 use std::{fs, path::Path};
 
@@ -15,7 +17,7 @@ type Seed = (&'static str, &'static str, Vec<u8>);
 
 fn main() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
-    for (target, name, bytes) in formats::all().into_iter().chain(devices::all()) {
+    for (target, name, bytes) in [formats::all(), devices::all(), lies::all()].concat() {
         let folder = dir.join(target);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(name), bytes).unwrap();

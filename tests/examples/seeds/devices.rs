@@ -97,7 +97,8 @@ fn grub() -> Vec<Seed> {
 }
 
 fn autoboot() -> Vec<Seed> {
-    let files: [(&str, &[u8]); 4] = [
+    let files: [(&str, &[u8]); 5] = [
+        ("twice", b"[all]\nboot_partition=9\nboot_partition=2\n[tryboot]\nboot_partition=3\n[all]\nboot_partition=3\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"),
         ("factory", b"[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n\n\n\n\n\n"),
         ("crlf-and-others", b"boot_partition=3\r\n# note\r\n[pi4]\r\nboot_partition=7\r\n[all]\r\n tryboot_a_b = 1 \r\n[TRYBOOT]\r\nboot_partition=2\r\n\r\n\r\n"),
         ("empty", b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"),
@@ -173,6 +174,12 @@ fn table(blocks: usize, thought: u64) -> Vec<u8> {
     disk
 }
 
+/// The second partition ends with this block, which belongs to the backup.
+fn with_last(mut disk: Vec<u8>, last: u64) -> Vec<u8> {
+    put(&mut disk, 2 * BLOCK + 128 + 40, &last.to_le_bytes());
+    disk
+}
+
 fn tables() -> Vec<Seed> {
     let without = |mut disk: Vec<u8>, blocks: std::ops::Range<usize>, with: u8| {
         disk[blocks.start * BLOCK..blocks.end * BLOCK].fill(with);
@@ -184,6 +191,7 @@ fn tables() -> Vec<Seed> {
         ("gpt", "first-copy-lost", without(table(12, 12), 0..3, 0)),
         ("gpt", "first-header-lost", without(table(12, 12), 1..2, 0xff)),
         ("gpt", "backup-lost", without(table(12, 12), 10..12, 0)),
+        ("gpt", "lie-partition-where-the-backup-belongs", without(with_last(table(12, 12), 10), 10..12, 0)),
         ("gpt", "end-is-taken", without(table(16, 12), 14..16, 0x33)),
     ]
 }
@@ -247,7 +255,14 @@ fn volumes() -> Vec<Seed> {
     let mut circle = fat32.clone();
     put(&mut circle, BLOCK + 7 * 4, &7u32.to_le_bytes());
     circle[2 * BLOCK + 5 * BLOCK..][..BLOCK].fill(0xe5);
-    vec![("fat", "fat12", fat12), ("fat", "fat32", fat32), ("fat", "circle", circle)]
+    let mut longer = fat12.clone();
+    put(&mut longer, 2 * BLOCK + 32 + 28, &513u32.to_le_bytes());
+    vec![
+        ("fat", "lie-longer-than-its-clusters", longer),
+        ("fat", "fat12", fat12),
+        ("fat", "fat32", fat32),
+        ("fat", "circle", circle),
+    ]
 }
 
 fn health() -> Vec<Seed> {

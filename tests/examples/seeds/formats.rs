@@ -156,7 +156,7 @@ fn tables() -> Vec<Seed> {
 }
 
 /// A patch whose streams are stored as they are.
-fn stored(kind: Kind, ops: &[Op]) -> Vec<u8> {
+pub(super) fn stored(kind: Kind, ops: &[Op]) -> Vec<u8> {
     let ops_bytes = encode_ops(ops);
     let stream = |bytes: u32| Stream { stored_bytes: bytes, bytes };
     let (add, extra) = (ops.iter().map(|op| op.add).sum(), ops.iter().map(|op| op.extra).sum());

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what is unwrapped was promised")]
 
-use std::sync::OnceLock;
+use std::{collections::BTreeSet, sync::OnceLock};
 
 use bank_format::{
     Digest256, Error, Manifest, TrustRoot,
@@ -10,7 +10,7 @@ use bank_format::{
     delta::DeltaTable,
     header::{HEADER_BYTES, Header, Section},
     index::ChunkTable,
-    limits::{MAX_DOCUMENT_BYTES, MAX_MANIFEST_BYTES, MAX_SALT_BYTES},
+    limits::{MAX_DOCUMENT_BYTES, MAX_IMAGES, MAX_MANIFEST_BYTES, MAX_SALT_BYTES},
     manifest::Image,
     signatures::{self, Signature, signing_message},
     trust::key_id,
@@ -72,7 +72,7 @@ fn read(bytes: &[u8]) -> Verdict {
         (whole, cut) => assert_eq!(whole.is_ok(), cut.is_ok(), "it depends on how it is cut"),
     }
     let Ok(head) = whole else { return Verdict::Refused };
-    assert_eq!(&Header::decode(&head.header().encode()).unwrap(), head.header());
+    assert_eq!(head.header().encode(), bytes[..HEADER_BYTES], "a header has one form");
     let claims = head.claims();
     let opened = head.verify(trust());
     if let Ok(opened) = &opened {
@@ -132,6 +132,7 @@ fn check_body(opened: &Opened, bundle: &[u8]) {
     let (whole, end) = pieces(opened, std::iter::once(body));
     let (cut, end_of_cut) = pieces(opened, Slices::of(body));
     assert!(whole == cut, "the pieces depend on how it is cut");
+    let end_told = end.is_ok();
     assert_eq!(end.map_err(|error| error.to_string()), end_of_cut.map_err(|error| error.to_string()));
     let part = |section: Section| bundle.get(section.offset as usize..section.end()? as usize);
     let mut tables = Vec::new();
@@ -152,6 +153,20 @@ fn check_body(opened: &Opened, bundle: &[u8]) {
                 assert_eq!(part(section), Some(&bytes[..]));
             }
         }
+    }
+    let told: Vec<(usize, usize)> = tables
+        .iter()
+        .enumerate()
+        .flat_map(|(image, table)| (0..table.frames().len()).map(move |frame| (image, frame)))
+        .collect();
+    let frames = whole.iter().filter_map(|piece| match piece {
+        Seen::Index(..) => None,
+        Seen::Frame(image, frame, _) => Some((*image, *frame)),
+    });
+    let frames: Vec<(usize, usize)> = frames.collect();
+    assert_eq!(frames, told[..frames.len()], "frames come in their order, and none is left out");
+    if end_told {
+        assert_eq!((tables.len(), frames.len()), (opened.manifest().images.len(), told.len()));
     }
     check_deltas(opened, &part);
 }
@@ -260,6 +275,20 @@ fn unsigned(text: &[u8]) -> Result<Manifest, Error> {
     head(std::iter::once(&bytes[..])).and_then(|head| head.claims()).map(|claims| claims.manifest)
 }
 
+/// Nothing is told twice.
+fn check_names(manifest: &Manifest) {
+    let images: BTreeSet<&str> = manifest.images.iter().map(|image| image.name.as_str()).collect();
+    assert_eq!(images.len(), manifest.images.len());
+    assert!(!images.is_empty() && images.len() <= MAX_IMAGES);
+    let documents: BTreeSet<&str> =
+        manifest.documents.iter().map(|document| document.name.as_str()).collect();
+    assert_eq!(documents.len(), manifest.documents.len());
+    let ways: BTreeSet<_> =
+        manifest.deltas.iter().map(|delta| (&delta.image, &delta.codec, delta.base)).collect();
+    assert_eq!(ways.len(), manifest.deltas.len());
+    assert!(manifest.deltas.iter().all(|delta| images.contains(delta.image.as_str())));
+}
+
 /// The bytes as the text of a manifest.
 pub(super) fn manifest(bytes: &[u8]) -> Verdict {
     let found = unsigned(bytes);
@@ -271,6 +300,7 @@ pub(super) fn manifest(bytes: &[u8]) -> Verdict {
             assert!(image.salt().unwrap().len() <= MAX_SALT_BYTES);
             assert!(image.bank_bytes().unwrap() >= image.bytes);
         }
+        check_names(manifest);
         assert!(manifest.documents.iter().all(|document| document.bytes <= MAX_DOCUMENT_BYTES));
         if let Some(signed) = signed_head(bytes, manifest) {
             let opened = head(std::iter::once(&signed[..])).and_then(|head| head.verify(trust())).unwrap();

@@ -11,7 +11,10 @@ use bank_format::{
     loader::{Firmware, Loader, Spare, SystemdBoot, bank_of_entry},
 };
 
-use super::{Verdict, memory::Variables};
+use super::{
+    Verdict,
+    memory::{Variables, one_bank},
+};
 
 /// Variables that the bytes may set. The last one looks like an entry and is none.
 const NAMES: [(&str, &str); 10] = [
@@ -49,10 +52,8 @@ pub(super) fn efi(bytes: &[u8]) -> Verdict {
     }
     let _bank = bank_of_entry(bytes);
     let variables = variables(bytes);
-    for bank in Bank::BOTH {
-        told_to_firmware(&variables, bank);
-        told_to_systemd_boot(&variables, bank);
-    }
+    told_to_firmware(&variables, one_bank(bytes));
+    told_to_systemd_boot(&variables, one_bank(bytes));
     Verdict::of(&decoded)
 }
 

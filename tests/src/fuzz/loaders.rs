@@ -17,7 +17,7 @@ use bank_format::{
 
 use super::{
     Verdict,
-    memory::{Memory, halves},
+    memory::{Memory, halves, one_bank},
 };
 
 /// Variables of U-Boot's environment that are Roro's.
@@ -44,7 +44,8 @@ pub(super) fn uboot_env(bytes: &[u8]) -> Verdict {
     let env_bytes = (second.len() + 4).max(LEAST_ENV_BYTES);
     let put_right = [first, second].map(|data| environment(data, env_bytes));
     let as_they_stand = [first, second].map(|copy| Memory::of_bytes(copy, env_bytes));
-    told_to_uboot(as_they_stand, env_bytes).or(told_to_uboot(put_right, env_bytes))
+    let bank = one_bank(bytes);
+    told_to_uboot(as_they_stand, env_bytes, bank).or(told_to_uboot(put_right, env_bytes, bank))
 }
 
 fn encoded_again(variables: &Variables, room: usize) {
@@ -88,9 +89,9 @@ impl Deed {
 }
 
 /// A deed on the environment changes the older copy and nothing in it that is not Roro's. Done twice, it is done once.
-fn told_to_uboot(copies: [Memory; 2], env_bytes: usize) -> Verdict {
+fn told_to_uboot(copies: [Memory; 2], env_bytes: usize, bank: Bank) -> Verdict {
     let whole = copies.each_ref().map(|copy| uboot::decode_copy(&copy.bytes).map(|(_, variables)| variables));
-    for (bank, deed) in Bank::BOTH.into_iter().flat_map(|bank| Deed::ALL.map(|deed| (bank, deed))) {
+    for deed in Deed::ALL {
         let mut loader = UBoot::new(copies.clone(), env_bytes);
         let before = loader.variables().unwrap();
         let result = deed.tell(&mut loader, bank);
@@ -161,7 +162,8 @@ pub(super) fn grubenv(bytes: &[u8]) -> Verdict {
     }
     let mut disk = Memory::new(Grub::factory(Bank::A).unwrap());
     disk.put(0, &bytes[..bytes.len().min(LOADER_BYTES)]);
-    let as_it_stands = told_to_grub(&disk);
+    let bank = one_bank(bytes);
+    let as_it_stands = told_to_grub(&disk, bank);
     let mut disk = Memory::new(Grub::factory(Bank::A).unwrap());
     let mut blocks = bytes.chunks(BLOCK_BYTES).map(|block| Memory::of_bytes(block, BLOCK_BYTES).bytes);
     for (offset, block) in COPY_OFFSETS.into_iter().zip(&mut blocks) {
@@ -171,13 +173,13 @@ pub(super) fn grubenv(bytes: &[u8]) -> Verdict {
     if let Some(own) = blocks.next() {
         disk.put(OWN_OFFSET as usize, &own);
     }
-    as_it_stands.or(told_to_grub(&disk)).or(Verdict::of(&decoded))
+    as_it_stands.or(told_to_grub(&disk, bank)).or(Verdict::of(&decoded))
 }
 
 /// A deed changes the older copy. Done twice, it is done once, whatever GRUB has noted.
-fn told_to_grub(disk: &Memory) -> Verdict {
+fn told_to_grub(disk: &Memory, bank: Bank) -> Verdict {
     let decision = Grub::new(disk.clone()).decision().unwrap();
-    for (bank, deed) in Bank::BOTH.into_iter().flat_map(|bank| Deed::ALL.map(|deed| (bank, deed))) {
+    for deed in Deed::ALL {
         let mut grub = Grub::new(disk.clone());
         if let Err(error) = deed.tell(&mut grub, bank) {
             let (serial, _) = decision.unwrap();
@@ -247,10 +249,8 @@ pub(super) fn autoboot(bytes: &[u8]) -> Verdict {
         }
     }
     let file = Memory::new(bytes[..bytes.len().min(MAX_AUTOBOOT_BYTES)].to_vec());
-    for bank in Bank::BOTH {
-        for deed in Deed::ALL {
-            told_to_tryboot(&file, bank, deed);
-        }
+    for deed in Deed::ALL {
+        told_to_tryboot(&file, one_bank(bytes), deed);
     }
     Verdict::of(&parsed)
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible};
 
-use bank_format::{efi::VarStore, record::Medium};
+use bank_format::{Bank, efi::VarStore, record::Medium};
 
 /// A medium that notes its writes. What lies behind its end reads as zeros and is never written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +118,11 @@ impl<'a> Iterator for Slices<'a> {
         self.rest = rest;
         Some(slice)
     }
+}
+
+/// A bank that follows from the bytes: what holds for one holds for the other, and a run of both finds half as much.
+pub(super) fn one_bank(bytes: &[u8]) -> Bank {
+    if crc32fast::hash(bytes).is_multiple_of(2) { Bank::A } else { Bank::B }
 }
 
 /// The first half of the bytes, and the other one, which is as long or one longer.

@@ -112,12 +112,26 @@ fn obey(record: &Record, bank: Bank) {
     }
 }
 
+/// What the whole copies with the highest sequence say.
+fn newest(medium: &[u8]) -> Vec<Record> {
+    let copies: Vec<(u64, Record)> = medium
+        .chunks(COPY_BYTES)
+        .filter_map(|copy| match decode_copy(copy) {
+            Ok(Copy::Good(sequence, record)) => Some((sequence, *record)),
+            Ok(Copy::Blank | Copy::Torn(_)) | Err(_) => None,
+        })
+        .collect();
+    let highest = copies.iter().map(|(sequence, _)| *sequence).max();
+    copies.into_iter().filter(|(sequence, _)| Some(*sequence) == highest).map(|(_, record)| record).collect()
+}
+
 /// Both copies on their medium: what was committed is read, by either copy alone, and a torn write leaves the old or the new.
 fn store(first: &[u8], second: &[u8]) {
     let mut medium = Memory::of_bytes(first, COPY_BYTES);
     medium.bytes.extend(Memory::of_bytes(second, COPY_BYTES).bytes);
     assert_eq!(medium.bytes.len(), RECORD_BYTES);
     let before = medium.clone();
+    let newest = newest(&before.bytes);
     let (mut store, old) = match Store::open(medium) {
         Ok((store, Loaded::Record(record))) => (store, record),
         Ok((_, Loaded::Blank)) => {
@@ -127,6 +141,7 @@ fn store(first: &[u8], second: &[u8]) {
         Ok((_, Loaded::Lost(_))) | Err(StoreError::Format(Error::NewerFormat { .. })) => return,
         Err(error) => return assert!(matches!(error, StoreError::Format(_)), "{error}"),
     };
+    assert!(newest.contains(&*old), "not what the newest whole copy says");
     let mut new = *old.clone();
     new.redirects = new.redirects.wrapping_add(1);
     match store.commit(&new) {
