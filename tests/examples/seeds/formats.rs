@@ -1,4 +1,5 @@
 //! Seeds of Roro's own formats: out of the golden files and the forge.
+#![expect(clippy::single_range_in_vec_init, reason = "a patch makes runs of chunks")]
 
 use bank_format::{
     Digest256,
@@ -145,7 +146,11 @@ fn tables() -> Vec<Seed> {
         ("index", "lanes", lanes.encode()),
         ("index", "only-zeros", only_zeros.encode()),
         ("index", "empty", empty.encode()),
-        ("tail", "lanes", tail::encode(digest(1), &lanes.encode()).unwrap()),
+        (
+            "tail",
+            "lanes",
+            [&tail::encode_head(digest(1), &lanes.encode()).unwrap()[..], &lanes.encode()].concat(),
+        ),
         ("delta_table", "golden", DELTA_TABLE.to_vec()),
         ("delta_table", "moved", delta(&golden, &moved, vec![patch(vec![0..2, 3..4]), patch(vec![2..3])])),
         ("delta_table", "all-new", delta(&empty, &lanes, vec![patch(vec![0..1]), patch(vec![1..7])])),

@@ -106,10 +106,9 @@ fn lanes(bytes: &[u8], frames: usize) -> Vec<Lane> {
 pub(super) fn tail(bytes: &[u8]) -> Verdict {
     check_place(bytes);
     let as_it_stands = read_tail(bytes);
-    let head_of_its_own = match tail::encode(Digest256([7; 32]), bytes) {
-        Ok(whole) => {
-            assert_eq!(whole.len(), tail::HEAD_BYTES + bytes.len());
-            let verdict = read_tail(&whole);
+    let head_of_its_own = match tail::encode_head(Digest256([7; 32]), bytes) {
+        Ok(head) => {
+            let verdict = read_tail(&[&head[..], bytes].concat());
             assert_eq!(verdict, Verdict::of(&ChunkTable::decode(bytes)), "the head is right");
             verdict
         }
@@ -132,7 +131,7 @@ fn read_tail(bytes: &[u8]) -> Verdict {
     match &result {
         Ok(read) => {
             check(read, table);
-            assert_eq!(tail::encode(found.root, table).unwrap(), [head, table].concat());
+            assert_eq!(tail::encode_head(found.root, table).unwrap(), *head);
         }
         Err(Error::DigestMismatch { .. }) => assert_ne!(Digest256::of(table), found.table_sha256),
         Err(_) => assert!(ChunkTable::decode(table).is_err()),
@@ -148,13 +147,13 @@ fn check_place(bytes: &[u8]) {
     };
     let (image_bytes, table_bytes, partition_bytes) = (number(0), number(8), number(16));
     for tree in [Tree::None, Tree::Appended] {
-        let offset = tail::offset(image_bytes, tree);
         let place = tail::place(image_bytes, tree, table_bytes, partition_bytes);
-        assert_eq!(offset.is_ok(), (1..=MAX_IMAGE_BYTES).contains(&image_bytes));
-        assert_eq!(offset.is_ok(), place.is_ok());
-        let (Ok(offset), Ok(place)) = (offset, place) else { continue };
-        assert!(offset >= image_bytes && offset.is_multiple_of(4096));
-        let end = u128::from(offset) + tail::HEAD_BYTES as u128 + u128::from(table_bytes);
-        assert_eq!(place, Some(offset).filter(|_| end <= u128::from(partition_bytes)));
+        assert_eq!(place.is_ok(), (1..=MAX_IMAGE_BYTES).contains(&image_bytes));
+        let Ok(Some(place)) = place else { continue };
+        assert_eq!(tail::head_offset(partition_bytes), Some(place.head_offset));
+        assert!(place.table_offset.is_multiple_of(4096) && place.head_offset.is_multiple_of(4096));
+        assert!(place.table_offset >= image_bytes);
+        assert!(u128::from(place.table_offset) + u128::from(table_bytes) <= u128::from(place.head_offset));
+        assert!(partition_bytes - place.head_offset >= 4096 && partition_bytes - place.head_offset < 8192);
     }
 }
