@@ -1,6 +1,8 @@
 //! The images of the banks as block devices or regular files. A regular file is created when missing, grows as needed, and ends
 //! up with exactly the bytes of the image.
 
+mod direct;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
@@ -12,10 +14,10 @@ use std::{
 use bank_format::{Bank, PerBank, verity::BLOCK_BYTES};
 
 use crate::{
-    limits::{DIRECT_BYTES, LEAST_DIRECT_BYTES},
     linux,
     ports::{Access, BankDisk, ImageFile, Room},
 };
+use direct::{Ahead, Gathered};
 
 /// Both banks, by the paths of the configuration.
 #[derive(Debug, Clone)]
@@ -74,11 +76,13 @@ impl BankDisk for PathDisk {
             },
         };
         let block_device = file.metadata()?.file_type().is_block_device();
+        let direct = |access| block_device.then(|| linux::open_direct(path, access).ok()).flatten();
         let gathered = match access {
-            Access::Write if block_device => linux::open_direct(path).ok().map(Gathered::new),
-            Access::Write | Access::Read => None,
+            Access::Write => direct(Access::Write).map(Gathered::new),
+            Access::Read => None,
         };
-        Ok(Box::new(PathImage { file, block_device, gathered, poisoned: false }))
+        let ahead = direct(Access::Read).map(Ahead::new);
+        Ok(Box::new(PathImage { file, block_device, gathered, ahead, poisoned: false }))
     }
 }
 
@@ -87,6 +91,8 @@ struct PathImage {
     block_device: bool,
     /// How a device is written past its cache; none where it cannot be.
     gathered: Option<Gathered>,
+    /// How it is read past its cache, likewise.
+    ahead: Option<Ahead>,
     /// After a failed write or flush the kernel may have dropped what was dirty: a later flush would lie.
     poisoned: bool,
 }
@@ -95,6 +101,9 @@ impl PathImage {
     fn guarded<T>(&mut self, deed: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
         if self.poisoned {
             return Err(io::Error::other("closed after a failed write"));
+        }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.forget();
         }
         let result = deed(self);
         self.poisoned = result.is_err();
@@ -111,7 +120,14 @@ impl PathImage {
 
 impl ImageFile for PathImage {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.guarded(Self::spill)?;
+        if self.gathered.as_ref().is_some_and(|gathered| !gathered.is_empty()) || self.poisoned {
+            self.guarded(Self::spill)?;
+        }
+        if let Some(ahead) = &mut self.ahead
+            && let Some(read) = ahead.read(offset, buffer)?
+        {
+            return Ok(read);
+        }
         match self.file.read_at(buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.file.read_at(buffer, offset),
             other => other,
@@ -153,6 +169,9 @@ impl ImageFile for PathImage {
     }
 
     fn forget_cached(&mut self) -> io::Result<()> {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.forget();
+        }
         if self.block_device {
             linux::flush_block_buffers(&self.file)?;
         }
@@ -166,73 +185,10 @@ impl ImageFile for PathImage {
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
-/// Neighbouring writes, gathered until they are worth a write past the cache: an update must not push the appliance's own pages out, and a
-/// device is fastest with large writes. What is small or no whole block goes through the cache, which gathers it as well.
-struct Gathered {
-    direct: File,
-    /// Room for [`DIRECT_BYTES`] from an address on that is as far behind a whole block as `offset` is.
-    room: Vec<u8>,
-    start: usize,
-    bytes: usize,
-    offset: u64,
-    /// Whether the device takes such writes.
-    works: bool,
-}
-
-impl Gathered {
-    fn new(direct: File) -> Self {
-        let room = vec![0; DIRECT_BYTES + 2 * BLOCK_BYTES];
-        Self { direct, room, start: 0, bytes: 0, offset: 0, works: true }
-    }
-
-    fn write(&mut self, file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            if self.bytes > 0 && (offset != self.offset + self.bytes as u64 || self.bytes == DIRECT_BYTES) {
-                self.spill(file)?;
-            }
-            if self.bytes == 0 {
-                self.offset = offset;
-                self.start = self.room.as_ptr().align_offset(BLOCK_BYTES) + (offset % BLOCK) as usize;
-            }
-            let (now, rest) = bytes.split_at(bytes.len().min(DIRECT_BYTES - self.bytes));
-            let from = self.start + self.bytes;
-            if let Some(into) = self.room.get_mut(from..from + now.len()) {
-                into.copy_from_slice(now);
-            }
-            self.bytes += now.len();
-            offset += now.len() as u64;
-            bytes = rest;
-        }
-        Ok(())
-    }
-
-    fn spill(&mut self, file: &File) -> io::Result<()> {
-        let gathered = self.room.get(self.start..self.start + self.bytes).unwrap_or_default();
-        let before = (self.offset.next_multiple_of(BLOCK) - self.offset).min(self.bytes as u64) as usize;
-        let whole = (gathered.len() - before) / BLOCK_BYTES * BLOCK_BYTES;
-        let (first, rest) = gathered.split_at(before);
-        let (blocks, last) = rest.split_at(whole);
-        let at = self.offset + before as u64;
-        if self.works && blocks.len() >= LEAST_DIRECT_BYTES {
-            match self.direct.write_all_at(blocks, at) {
-                // It wants larger blocks, or none at all.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.works = false,
-                other => other?,
-            }
-        }
-        if !self.works || blocks.len() < LEAST_DIRECT_BYTES {
-            file.write_all_at(blocks, at)?;
-        }
-        file.write_all_at(first, self.offset)?;
-        file.write_all_at(last, at + whole as u64)?;
-        self.bytes = 0;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{bank::fill, pages::Pages};
 
     #[test]
     fn files_are_created_grown_and_cut_to_size() {
@@ -261,9 +217,10 @@ mod tests {
         let mut expected = vec![0; 9 << 20];
         std::fs::write(&path, &expected).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let Ok(direct) = linux::open_direct(&path) else { return };
+        let Ok(direct) = linux::open_direct(&path, Access::Write) else { return };
+        let ahead = linux::open_direct(&path, Access::Read).ok().map(Ahead::new);
         let gathered = Some(Gathered::new(direct));
-        let mut image = PathImage { file, block_device: false, gathered, poisoned: false };
+        let mut image = PathImage { file, block_device: false, gathered, ahead, poisoned: false };
         let mut state = 1u64;
         let mut random = |below: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -286,11 +243,30 @@ mod tests {
             }
             at = (at + bytes).min(expected.len() - 1);
             if random(20) == 0 {
-                let mut found = vec![1; 5000];
-                image.read_at(at as u64 / 2, &mut found).unwrap();
-                assert_eq!(found, expected[at / 2..][..5000]);
+                let mut found = vec![1; if random(2) == 0 { 5000 } else { 3 << 20 }];
+                let read = fill(&mut image, at as u64 / 2, &mut found).unwrap();
+                assert_eq!(read, found.len());
+                assert!(found == expected[at / 2..][..read]);
             }
         }
+        // One read after the other, some of them right behind, some of what was just written; into memory that begins anywhere, or at a page.
+        let mut room = Pages::new();
+        let mut at = 0;
+        while at < expected.len() - (1 << 20) {
+            if random(10) == 0 {
+                let content = vec![at as u8; random(100_000) + 1];
+                image.write_at(at as u64 + 5000, &content).unwrap();
+                expected[at + 5000..][..content.len()].copy_from_slice(&content);
+            }
+            let bytes = if random(2) == 0 { 20_000 + random(200_000) } else { 64 << 10 };
+            let start = [0, 0, 0, 1, 512][random(5)];
+            let into = room.bytes_mut().get_mut(start..start + bytes).unwrap();
+            assert_eq!(fill(&mut image, at as u64, into).unwrap(), bytes);
+            assert!(*into == expected[at..][..bytes], "{bytes} bytes at {at}");
+            at = if random(2) == 0 { at + bytes } else { (at + bytes + random(20_000)) / 4096 * 4096 };
+        }
+        let mut end = vec![0; 100_000];
+        assert_eq!(fill(&mut image, (9 << 20) - 70_000, &mut end).unwrap(), 70_000);
         image.flush().unwrap();
         assert!(std::fs::read(&path).unwrap() == expected);
     }

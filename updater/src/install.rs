@@ -3,6 +3,7 @@
 //! Every chunk, wherever it comes from, is compared with the signed table before it is written ([`crate::bank::Checked`]). An install that is
 //! repeated after an interruption skips what already lies there.
 
+mod base;
 mod cutter;
 mod patches;
 mod plan;

@@ -31,12 +31,14 @@ pub mod linux;
 pub mod machine;
 pub mod medium;
 pub mod notify;
+pub mod pages;
 pub mod ports;
 pub mod printer;
 pub mod process;
 pub mod progress;
 pub mod record;
 pub mod rollback;
+
 pub mod settle;
 pub mod status;
 pub mod table;

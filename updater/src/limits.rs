@@ -13,7 +13,11 @@ pub const BUFFER_BYTES: usize = 64 << 10;
 /// Bytes that are copied from the active bank at once.
 pub const COPY_BYTES: usize = 1 << 20;
 /// Bytes of the active bank that are read at once for a patch, which uses little pieces that lie close together.
-pub const BASE_BUFFER_BYTES: usize = 128 << 10;
+pub const BASE_BUFFER_BYTES: usize = 512 << 10;
+/// Bytes between two such pieces that are read and not used, rather than reading twice.
+pub const BASE_GAP_BYTES: u64 = 64 << 10;
+/// Pieces of a patch that are sorted at once, by where they lie: it bounds the memory, 32 bytes for each.
+pub const PIECES_AT_ONCE: usize = 64 << 10;
 /// Bytes of the base that a patch may read, and how many more for each byte that it makes: stops one that jumps to and fro for hours.
 pub const BASE_READS_BYTES: usize = 64 << 20;
 /// As above.
@@ -26,8 +30,6 @@ pub const TAIL_TABLE_FACTOR: u64 = 4;
 pub const TAIL_TABLE_BYTES: u64 = 64 << 10;
 /// The longest range that is asked for ahead of its turn: for longer ones a round trip is nothing, and servers close connections that wait.
 pub const MAX_AHEAD_BYTES: u64 = 1 << 20;
-/// As above, where a patch jumps.
-pub const BASE_JUMP_BYTES: usize = 16 << 10;
 /// Bytes of what is unpacked, hashed or packed at one time: it bounds the memory. What is larger is worked on alone.
 pub const UNDER_WAY_BYTES: usize = 8 << 20;
 /// Buffers of at most [`COPY_BYTES`] that are kept to be used again.
@@ -36,6 +38,8 @@ pub const MAX_SPARE_BUFFERS: usize = 8;
 pub const MAX_THREADS: usize = 4;
 /// Chunks that are looked at to see whether a bank of which nothing is known is worth a look at all of them.
 pub const SAMPLES: usize = 32;
+/// It is worth it if one in so many lies there: to read it all takes as long as to copy it.
+pub const LEAST_SAMPLES: usize = 8;
 /// The lowest rate that an install may be held to: at a lower one it never ends.
 pub const MIN_RATE_BYTES: u64 = 16 << 10;
 /// What may be taken at once before the rate counts.
@@ -48,8 +52,10 @@ pub const MAX_REQUESTS_AHEAD: usize = 3;
 pub const DIRECT_BYTES: usize = 2 << 20;
 /// Fewer bytes than that are left to the cache: each write past it waits for the device.
 pub const LEAST_DIRECT_BYTES: usize = 128 << 10;
-/// Bytes read at once while a bank is read back.
-pub const READ_BACK_BUFFER_BYTES: usize = 1 << 20;
+/// Reads of fewer bytes use the cache, which reads ahead: patches go to and fro in small steps.
+pub const LEAST_DIRECT_READ_BYTES: usize = 16 << 10;
+/// Bytes read at once while a bank is audited.
+pub const AUDIT_BUFFER_BYTES: usize = 1 << 20;
 /// Bytes that make a range request count as progress: a server that gives one byte for each connection ends somewhere.
 pub const PROGRESS_BYTES: u64 = 64 << 10;
 /// Redirects in a row: stops two servers that send us to each other.

@@ -10,9 +10,15 @@ use std::{
 
 use nix::{
     fcntl::{PosixFadviseAdvice, posix_fadvise},
-    sys::{reboot::RebootMode, signal::Signal},
+    sys::{
+        mman::{MmapAdvise, madvise},
+        reboot::RebootMode,
+        signal::Signal,
+    },
     unistd::Pid,
 };
+
+use crate::ports::Access;
 
 mod ioctl {
     //! linux/fs.h: BLKFLSBUF is _IO(0x12, 97); FS_IOC_GETFLAGS is _IOR('f', 1, long), FS_IOC_SETFLAGS is _IOW('f', 2, long),
@@ -53,10 +59,18 @@ pub fn flush_block_buffers(file: &File) -> io::Result<()> {
     }
 }
 
-/// Opens a device for writing past its cache.
-pub fn open_direct(path: &Path) -> io::Result<File> {
+/// Opens a device for reading, or for writing, past its cache.
+pub fn open_direct(path: &Path, access: Access) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new().write(true).custom_flags(nix::libc::O_DIRECT).open(path)
+    let writes = access == Access::Write;
+    OpenOptions::new().read(!writes).write(writes).custom_flags(nix::libc::O_DIRECT).open(path)
+}
+
+/// Asks for memory in few large pieces, which must be aligned to such a piece. Advice only: not every system has them.
+pub fn prefer_huge_pages(memory: &mut [u8]) {
+    let start = std::ptr::NonNull::from(&mut *memory).cast();
+    // SAFETY: this advice changes neither what the memory holds nor whether it can be used.
+    let _ = unsafe { madvise(start, memory.len(), MmapAdvise::MADV_HUGEPAGE) };
 }
 
 /// Makes whole blocks zero without writing them, where that can be done. What a file has behind its end stays a hole.

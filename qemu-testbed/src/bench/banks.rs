@@ -28,7 +28,7 @@ pub struct Loop {
 pub enum Before {
     /// Zeros.
     Wiped,
-    /// The old image.
+    /// What the running bank holds.
     Old,
     /// Bytes that no image has.
     Noise,
@@ -116,10 +116,11 @@ impl Banks {
     }
 
     /// Gives the target its content before an install, and forgets what is cached of both.
-    pub fn reset(&self, before: Before, old: &Path) -> Result<()> {
+    pub fn reset(&self, before: Before) -> Result<()> {
         match before {
             Before::Wiped => self.wipe()?,
-            Before::Old => self.target.write(old)?,
+            // With all that a device of that kind keeps behind it.
+            Before::Old => self.target.write(&self.running.node)?,
             Before::Noise => self.target.write(&self.noise)?,
         }
         self.running.forget_cached()?;

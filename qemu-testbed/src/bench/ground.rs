@@ -202,7 +202,7 @@ impl Ground {
         web: &mut Web,
         conditions: &Conditions,
     ) -> Result<Result<Applied, String>> {
-        self.banks.reset(before, &self.images.v1)?;
+        self.banks.reset(before)?;
         let mut conditions = conditions.clone();
         let mut service = None;
         match tool.setting {
@@ -254,7 +254,7 @@ impl Ground {
 
     /// A plain dd of the raw image into the target, which holds v1.
     pub fn plain_dd(&mut self, case: Case, conditions: &Conditions) -> Result<Result<Cost, String>> {
-        self.banks.reset(Before::Old, &self.images.v1)?;
+        self.banks.reset(Before::Old)?;
         let new = match self.new_image(case) {
             Ok(new) => text(new)?,
             Err(why) => return Ok(Err(why)),

@@ -27,6 +27,9 @@ use crate::{
     limits, process,
 };
 
+/// Exit codes above this are signals, by the custom of shells.
+pub const SIGNAL: i32 = 128;
+
 /// What a command cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -230,7 +233,12 @@ fn failure(words: &[String], status: ExitStatus, log: &Path) -> String {
     if status.code() == Some(124) {
         return format!("{} did not end within {} s", first(words), limits::BENCH_COMMAND.as_secs());
     }
-    format!("{} ended with {status}: {said}", first(words))
+    match status.code() {
+        Some(code) if code > SIGNAL => {
+            format!("{} ended by signal {}: {said}", first(words), code.saturating_sub(SIGNAL))
+        }
+        Some(_) | None => format!("{} ended with {status}: {said}", first(words)),
+    }
 }
 
 /// The name of a program, wherever it lies.

@@ -1,8 +1,11 @@
 //! `bench-stage`: the small process that the benchmark puts between itself and what it measures.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::ExitCode};
 
-use crate::{bench::measure, error::Result};
+use crate::{
+    bench::measure::{self, SIGNAL},
+    error::Result,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,7 +24,8 @@ impl Args {
     /// Ends as the command has ended.
     pub(super) fn run(self) -> Result<ExitCode> {
         let status = measure::stage(&self.words, &self.note, self.group.as_deref())?;
-        let code = status.code().and_then(|code| u8::try_from(code).ok());
-        Ok(ExitCode::from(code.unwrap_or(1)))
+        // As a shell tells a signal.
+        let code = status.code().or_else(|| status.signal().map(|signal| signal.saturating_add(SIGNAL)));
+        Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
     }
 }

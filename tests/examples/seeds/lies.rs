@@ -40,6 +40,12 @@ fn small_table() -> ChunkTable {
 fn tables() -> Vec<Seed> {
     let table = small_table().encode();
     let digests = table.len() - 64;
+    let chunk = |number: usize| {
+        let chunk = small_table().chunks()[number];
+        (chunk.bytes, chunk.source, chunk.digest)
+    };
+    let repeats = [chunk(0), chunk(0), chunk(0), chunk(1)];
+    let repeats = ChunkTable::new(&[(Lane::Main, 25, 30)], &repeats).unwrap().encode();
     let mut equal = table.clone();
     equal.copy_within(digests..digests + 32, digests + 32);
     vec![
@@ -51,6 +57,7 @@ fn tables() -> Vec<Seed> {
         ("index", "lie-frame-of-three", with(table.clone(), 10, 3 << 1)),
         ("index", "lie-chunk-of-nothing", with(table.clone(), 13, 0)),
         ("index", "lie-repeat-of-itself", with(table.clone(), 14, 1 << 2 | 2)),
+        ("index", "lie-repeat-of-a-repeat", with(repeats, 15, 1 << 2 | 2)),
         ("index", "lie-image-of-more", with(table.clone(), 8, 31)),
         ("index", "lie-bytes-behind", [&table[..], &[0]].concat()),
         ("tail", "lie-digest", with(tail_of(Digest256([1; 32]), &table), 50, 0)),

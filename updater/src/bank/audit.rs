@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::proof::fill;
 use crate::{
     error::{Error, Result, bundle},
-    limits::READ_BACK_BUFFER_BYTES,
+    limits::AUDIT_BUFFER_BYTES,
     ports::{Access, BankDisk, ImageFile, Progress},
 };
 
@@ -162,10 +162,10 @@ impl Image<'_> {
 
     /// Every block of data, against its leaf.
     fn data(&mut self, bytes: u64, progress: &mut dyn Progress) -> Checked {
-        let mut buffer = vec![0; READ_BACK_BUFFER_BYTES];
+        let mut buffer = vec![0; AUDIT_BUFFER_BYTES];
         let mut offset = 0;
         while offset < bytes {
-            let wanted = (bytes - offset).min(READ_BACK_BUFFER_BYTES as u64) as usize;
+            let wanted = (bytes - offset).min(AUDIT_BUFFER_BYTES as u64) as usize;
             let part = buffer.get_mut(..wanted).unwrap_or_default();
             self.read(offset, part)?;
             for (number, block) in (offset / BLOCK_BYTES as u64..).zip(part.chunks(BLOCK_BYTES)) {
@@ -186,10 +186,10 @@ impl Image<'_> {
     /// All data against the root: there is no tree that could say where it differs.
     fn whole(&mut self, bytes: u64, progress: &mut dyn Progress) -> Result<Checked> {
         let mut builder = TreeBuilder::new(bytes, self.salt).map_err(bundle)?;
-        let mut buffer = vec![0; READ_BACK_BUFFER_BYTES];
+        let mut buffer = vec![0; AUDIT_BUFFER_BYTES];
         let mut offset = 0;
         while offset < bytes {
-            let wanted = (bytes - offset).min(READ_BACK_BUFFER_BYTES as u64) as usize;
+            let wanted = (bytes - offset).min(AUDIT_BUFFER_BYTES as u64) as usize;
             let part = buffer.get_mut(..wanted).unwrap_or_default();
             if let Err(found) = self.read(offset, part) {
                 return Ok(Err(found));

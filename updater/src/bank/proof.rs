@@ -16,7 +16,8 @@ use super::{
 use crate::{
     crew::Crew,
     error::{Error, Refusal, Result, bundle},
-    limits::READ_BACK_BUFFER_BYTES,
+    limits::DIRECT_BYTES,
+    pages::Pages,
     ports::{Access, BankDisk, ImageFile, Progress},
 };
 
@@ -60,16 +61,16 @@ pub(super) fn read_data(
     file.forget_cached().map_err(failed)?;
     let mut builder = TreeBuilder::new(expected.bytes, expected.salt).map_err(bundle)?;
     let salt: Arc<[u8]> = expected.salt.into();
-    let mut crew: Crew<(Leaves, Vec<u8>)> = Crew::new()?;
+    let mut crew: Crew<(Leaves, usize, Pages)> = Crew::new()?;
     let mut tree: Vec<(u64, [u8; BLOCK_BYTES])> = Vec::new();
-    let mut spare: Vec<Vec<u8>> = Vec::new();
+    let mut spare: Vec<Pages> = Vec::new();
     let mut offset = 0;
     loop {
-        while offset < expected.bytes && crew.has_room(READ_BACK_BUFFER_BYTES) {
-            let wanted = (expected.bytes - offset).min(READ_BACK_BUFFER_BYTES as u64) as usize;
-            let mut buffer = spare.pop().unwrap_or_default();
-            buffer.resize(wanted, 0);
-            let read = fill(file, offset, &mut buffer).map_err(failed)?;
+        while offset < expected.bytes && crew.has_room(DIRECT_BYTES) {
+            let wanted = (expected.bytes - offset).min(DIRECT_BYTES as u64) as usize;
+            let mut room = spare.pop().unwrap_or_default();
+            let buffer = room.bytes_mut().get_mut(..wanted).unwrap_or_default();
+            let read = fill(file, offset, buffer).map_err(failed)?;
             if read < wanted {
                 let detail = format!("it ends at byte {}", offset + read as u64);
                 return Err(Error::ReadBack { bank, image: image.to_owned(), detail });
@@ -81,12 +82,15 @@ pub(super) fn read_data(
             }
             offset += wanted as u64;
             let salt = Arc::clone(&salt);
-            crew.give(READ_BACK_BUFFER_BYTES, move |_| Ok((Leaves::of(&salt, &buffer), buffer)));
+            crew.give(DIRECT_BYTES, move |_| {
+                let buffer = room.bytes().get(..wanted).unwrap_or_default();
+                Ok((Leaves::of(&salt, buffer), wanted, room))
+            });
         }
         let Some(hashed) = crew.take() else { break };
-        let (leaves, buffer) = hashed?;
-        progress.advance(buffer.len() as u64);
-        spare.push(buffer);
+        let (leaves, bytes, room) = hashed?;
+        progress.advance(bytes as u64);
+        spare.push(room);
         builder.push(&leaves, &mut |number, block| tree.push((number, *block))).map_err(bundle)?;
         tree.drain(..).try_for_each(|(number, block)| take(file, number, &block))?;
     }

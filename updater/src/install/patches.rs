@@ -11,12 +11,11 @@ use bank_format::{
     limits::MAX_IMAGE_BYTES,
 };
 
+use super::base::take_pieces;
 use crate::{
     bank::fill,
     codec::{Decoder, pack_lz4, unpack_lz4},
-    limits::{
-        BASE_BUFFER_BYTES, BASE_JUMP_BYTES, BASE_READS_BYTES, BASE_READS_PER_BYTE, MAX_PATCH_HELD_BYTES,
-    },
+    limits::MAX_PATCH_HELD_BYTES,
     ports::ImageFile,
 };
 
@@ -79,12 +78,7 @@ impl Parsed {
         let base = match &self.header.kind {
             Kind::Plain => {
                 let mut target = vec![0; self.chunks_bytes];
-                let mut window = Window::new(active, self.chunks_bytes);
-                for piece in pieces(&self.header, &self.ops, MAX_IMAGE_BYTES)? {
-                    let piece = piece.map_err(wrong)?;
-                    let into = target.get_mut(piece.target..).and_then(|rest| rest.get_mut(..piece.add));
-                    window.read(piece.from, into.unwrap_or_default())?;
-                }
+                take_pieces(active, pieces(&self.header, &self.ops, MAX_IMAGE_BYTES)?, &mut target)?;
                 Base::Target(target)
             }
             Kind::Lz4 { base_blocks, .. } => {
@@ -175,58 +169,6 @@ fn stream(
     }
 }
 
-/// Reads of the base, most of which lie close together.
-struct Window<'a> {
-    file: &'a mut dyn ImageFile,
-    start: u64,
-    bytes: Vec<u8>,
-    /// Bytes that may still be read: a patch that jumps to and fro reads the whole bank a thousand times.
-    budget: usize,
-}
-
-impl<'a> Window<'a> {
-    fn new(file: &'a mut dyn ImageFile, target_bytes: usize) -> Self {
-        let budget = BASE_READS_BYTES + BASE_READS_PER_BYTE * target_bytes;
-        Self { file, start: 0, bytes: Vec::new(), budget }
-    }
-
-    fn read(&mut self, from: u64, into: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
-        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = from + done as u64;
-            let known =
-                at.checked_sub(self.start).and_then(|skip| self.bytes.get(usize::try_from(skip).ok()?..));
-            match known.filter(|known| !known.is_empty()) {
-                Some(known) => {
-                    let bytes = known.len().min(rest.len());
-                    for (to, from) in rest.iter_mut().zip(known) {
-                        *to = *from;
-                    }
-                    done += bytes;
-                }
-                None => {
-                    // Goes on where it was, or jumps: then little is read, and a little of what lies before, as patches also go back.
-                    let goes_on = at == self.start + self.bytes.len() as u64 && !self.bytes.is_empty();
-                    let (bytes, before) =
-                        if goes_on { (BASE_BUFFER_BYTES, 0) } else { (BASE_JUMP_BYTES, BASE_JUMP_BYTES / 4) };
-                    self.budget = self
-                        .budget
-                        .checked_sub(bytes)
-                        .ok_or_else(|| wrong("it reads too much of the base"))?;
-                    self.start = at.saturating_sub(before as u64) / 4096 * 4096;
-                    self.bytes.resize(bytes, 0);
-                    let read = fill(self.file, self.start, &mut self.bytes)?;
-                    self.bytes.truncate(read);
-                    if self.start + (read as u64) <= at {
-                        return Err(wrong("the base ends early"));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn wrong(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn wrong(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, source)
 }

@@ -25,7 +25,7 @@ use crate::{
     crew::Crew,
     device::Device,
     error::{Error, Result, bundle},
-    limits::{SAMPLES, TAIL_TABLE_BYTES, TAIL_TABLE_FACTOR},
+    limits::{COPY_BYTES, LEAST_SAMPLES, SAMPLES, TAIL_TABLE_BYTES, TAIL_TABLE_FACTOR},
     ports::{Access, BankDisk, ImageFile, Phase, Progress},
 };
 
@@ -278,7 +278,7 @@ fn places(table: &ChunkTable, there: &ChunkTable) -> Vec<Option<u64>> {
 enum Looks {
     /// An install was interrupted here: what was verified is not fetched again.
     Every,
-    /// At all of them if one of a few lies there: a bank of something else altogether is not read for nothing.
+    /// At all of them if enough of a few lie there: a bank of something else altogether is not read for nothing.
     IfAny,
 }
 
@@ -301,7 +301,8 @@ fn same_bytes(
                     chunks.get(*number).is_some_and(|chunk| chunk.source != Source::Zeros && wanted(chunk))
                 })
                 .collect();
-            look(file, chunks, &samples, &mut |_| ())?.contains(&true)
+            let found = look(file, chunks, &samples, &mut |_| ())?.iter().filter(|same| **same).count();
+            found > 0 && found * LEAST_SAMPLES >= samples.len()
         }
     };
     if !is_worth_it {
@@ -326,26 +327,43 @@ fn look(
     numbers: &[usize],
     seen: &mut dyn FnMut(u64),
 ) -> Result<Vec<bool>> {
-    let mut crew: Crew<(bool, u32)> = Crew::new()?;
+    let mut crew: Crew<(Vec<bool>, Vec<u8>)> = Crew::new()?;
     let mut found = Vec::with_capacity(numbers.len());
-    let mut take = |crew: &mut Crew<(bool, u32)>| -> Result<bool> {
+    let mut spare: Vec<Vec<u8>> = Vec::new();
+    let mut take = |crew: &mut Crew<(Vec<bool>, Vec<u8>)>, spare: &mut Vec<Vec<u8>>| -> Result<bool> {
         let Some(looked) = crew.take() else { return Ok(false) };
-        let (same, bytes) = looked?;
-        seen(bytes.into());
-        found.push(same);
+        let (same, buffer) = looked?;
+        seen(buffer.len() as u64);
+        found.extend(same);
+        spare.push(buffer);
         Ok(true)
     };
-    for chunk in numbers.iter().filter_map(|number| chunks.get(*number)) {
-        let bytes = chunk.bytes as usize;
-        while !crew.has_room(bytes) {
-            take(&mut crew)?;
+    let mut chunks = numbers.iter().filter_map(|number| chunks.get(*number)).copied().peekable();
+    while let Some(first) = chunks.next() {
+        let (mut parts, mut bytes) = (vec![first], first.bytes as usize);
+        while let Some(next) = chunks.next_if(|next| {
+            next.offset == first.offset + bytes as u64 && bytes + next.bytes as usize <= COPY_BYTES
+        }) {
+            bytes += next.bytes as usize;
+            parts.push(next);
         }
-        let mut buffer = vec![0; bytes];
-        let is_whole = fill(file, chunk.offset, &mut buffer).is_ok_and(|read| read == bytes);
-        let (digest, bytes_of_it) = (chunk.digest, chunk.bytes);
-        crew.give(bytes, move |_| Ok((is_whole && Digest256::of(&buffer) == digest, bytes_of_it)));
+        while !crew.has_room(bytes) {
+            take(&mut crew, &mut spare)?;
+        }
+        let mut buffer = spare.pop().unwrap_or_default();
+        buffer.resize(bytes, 0);
+        let read = fill(file, first.offset, &mut buffer).unwrap_or(0);
+        crew.give(bytes, move |_| {
+            let is_there = |chunk: &Chunk| {
+                let start = (chunk.offset - first.offset) as usize;
+                let part = buffer.get(start..start + chunk.bytes as usize);
+                start + chunk.bytes as usize <= read
+                    && part.is_some_and(|part| Digest256::of(part) == chunk.digest)
+            };
+            Ok((parts.iter().map(is_there).collect(), buffer))
+        });
     }
-    while take(&mut crew)? {}
+    while take(&mut crew, &mut spare)? {}
     Ok(found)
 }
 
