@@ -22,7 +22,7 @@ macro_rules! fetch {
 macro_rules! bundle {
     ($more:literal) => {
         concat!(
-            "{image-tool} bundle --name bench --compatible bench,any --version {version} --image root={new}",
+            "{image-tool} bundle --no-cache --name bench --compatible bench,any --version {version} --image root={new}",
             $more,
             " --keys {keys} --out {shelf}/new.roro"
         )
