@@ -84,7 +84,7 @@ fn each_goal_is_judged_by_its_own_figures() {
         };
         assert!(near, "{beginning}: {judged:?}, expected {wanted:?}");
     }
-    assert_eq!(goals::judge(&sample()).len(), 17, "a new goal needs a line here");
+XX, "a new goal needs a line here");
 }
 
 #[test]
