@@ -15,7 +15,7 @@ pub const COPY_BYTES: usize = 1 << 20;
 /// Bytes of the active bank that are read at once for a patch, which uses little pieces that lie close together.
 pub const BASE_BUFFER_BYTES: usize = 512 << 10;
 /// Bytes between two such pieces that are read and not used, rather than reading twice.
-pub const BASE_GAP_BYTES: u64 = 64 << 10;
+pub const BASE_GAP_BYTES: u64 = 16 << 10;
 /// Pieces of a patch that are sorted at once, by where they lie: it bounds the memory, 32 bytes for each.
 pub const PIECES_AT_ONCE: usize = 64 << 10;
 /// Bytes of the base that a patch may read, and how many more for each byte that it makes: stops one that jumps to and fro for hours.

@@ -110,14 +110,23 @@ impl Reads<'_> {
 mod tests {
     use super::*;
 
-    struct Content(Vec<u8>, Vec<usize>);
+    /// A bank of so many bytes, none of which is kept.
+    struct Content {
+        bytes: u64,
+        reads: usize,
+    }
+
+    fn byte(at: u64) -> u8 {
+        (at.wrapping_mul(at) >> 5) as u8
+    }
 
     impl ImageFile for Content {
         fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-            let rest = self.0.get(offset as usize..).unwrap_or_default();
-            let bytes = rest.len().min(buffer.len());
-            buffer[..bytes].copy_from_slice(&rest[..bytes]);
-            self.1.push(bytes);
+            self.reads += 1;
+            let bytes = self.bytes.saturating_sub(offset).min(buffer.len() as u64) as usize;
+            for (at, into) in (offset..).zip(&mut buffer[..bytes]) {
+                *into = byte(at);
+            }
             Ok(bytes)
         }
         fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
@@ -134,7 +143,8 @@ mod tests {
         }
     }
 
-    fn take(content: &mut Content, places: &[(u64, usize)]) -> io::Result<Vec<u8>> {
+    /// What they make, and with how many reads.
+    fn take(bytes: u64, places: &[(u64, usize)]) -> io::Result<(Vec<u8>, usize)> {
         let mut target = vec![0; places.iter().map(|(_, add)| add).sum()];
         let mut start = 0;
         let pieces = places.iter().map(|(from, add)| {
@@ -142,34 +152,38 @@ mod tests {
             start += add;
             Ok(piece)
         });
-        take_pieces(content, pieces, &mut target).map(|()| target)
+        let mut content = Content { bytes, reads: 0 };
+        take_pieces(&mut content, pieces, &mut target).map(|()| (target, content.reads))
     }
 
     #[test]
     fn pieces_in_any_order_arrive_in_their_places_with_few_reads() {
-        let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect();
-        let mut content = Content(bytes.clone(), Vec::new());
         // Two places in turn, as a table and what it points to; then one long piece, one that overlaps, one of nothing.
         let mut places: Vec<(u64, usize)> =
             (0..500).flat_map(|n| [(1_000_000 + n * 300, 100), (20_000 + n * 64, 64)]).collect();
         places.extend([(5, 2_000_000), (1_999_990, 20), (3, 0), (2_999_999, 1)]);
-        let found = take(&mut content, &places).unwrap();
+        let (found, reads) = take(3_000_000, &places).unwrap();
         let expected: Vec<u8> =
-            places.iter().flat_map(|(from, add)| bytes[*from as usize..][..*add].to_vec()).collect();
+            places.iter().flat_map(|(from, add)| (*from..from + *add as u64).map(byte)).collect();
         assert!(found == expected);
-        assert!(content.1.len() <= 5, "{:?}", content.1);
-        assert!(take(&mut content, &[(0, 10), (2_999_999, 2)]).is_err(), "the base ends early");
+        assert!(reads <= 5, "{reads}");
+        assert!(take(3_000_000, &[(0, 10), (2_999_999, 2)]).is_err(), "the base ends early");
     }
 
     #[test]
-    fn a_patch_that_reads_the_bank_over_and_over_is_stopped() {
-        let mut content = Content(vec![7; 64 << 20], Vec::new());
-        // More pieces than are sorted at once, each as far from the next one as can be, a few bytes each.
-        let far = |n: u64| (n * 40_503 % 2000) * 32_768;
-        let places: Vec<(u64, usize)> = (0..40 * PIECES_AT_ONCE as u64).map(|n| (far(n), 1)).collect();
-        assert!(take(&mut content, &places[..PIECES_AT_ONCE]).is_ok());
-        assert!(content.1.len() <= 2100, "each place is read once, not each time: {}", content.1.len());
-        let places = vec![(0, BASE_BUFFER_BYTES); 1];
-        assert!(take(&mut content, &places).is_ok());
+    fn each_place_is_read_once_and_not_each_time() {
+        let places: Vec<(u64, usize)> =
+            (0..PIECES_AT_ONCE as u64).map(|n| (n * 40_503 % 2000 * 32_768, 1)).collect();
+        let (_, reads) = take(64 << 20, &places).unwrap();
+        assert!(reads <= 2000, "{reads}");
+    }
+
+    #[test]
+    fn a_patch_that_reads_too_much_of_the_bank_is_stopped() {
+        // One byte of every four pages: each costs what lies between it and the next one.
+        let places: Vec<(u64, usize)> = (0..8000).map(|n| (n * BASE_GAP_BYTES, 1)).collect();
+        let refused = take(1 << 40, &places).unwrap_err();
+        assert!(refused.to_string().contains("reads too much of the base"), "{refused}");
+        assert!(take(1 << 40, &places[..4000]).is_ok());
     }
 }
