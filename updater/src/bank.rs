@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 
 pub use checked::Checked;
 pub use closed::close_unwanted;
-pub(crate) use proof::fill;
 pub use proof::prove;
+pub(crate) use proof::{fill, fill_parts};
 pub use tail::table_in;
 pub use writer::BankWriter;
 
@@ -51,10 +51,14 @@ impl PassiveBank {
             return None;
         }
         let bank = !running;
-        match record.banks.get(bank).state {
-            // A record that was rebuilt calls a bank empty of which it knows nothing.
-            BankState::Confirmed | BankState::Empty => None,
-            BankState::Writing | BankState::Written | BankState::Failed => Some(Self { bank }),
+        let here = record.banks.get(bank);
+        match here.state {
+            BankState::Confirmed => None,
+            // A record that was rebuilt calls a bank empty of which it knows nothing. One that names a release was given up.
+            BankState::Empty if here.release.is_none() => None,
+            BankState::Empty | BankState::Writing | BankState::Written | BankState::Failed => {
+                Some(Self { bank })
+            }
         }
     }
 

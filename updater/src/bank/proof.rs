@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bank_format::{
     Bank, Digest256,
+    index::Chunk,
     manifest::Tree,
     record::BankRecord,
     verity::{BLOCK_BYTES, Leaves, TreeBuilder},
@@ -46,6 +47,25 @@ pub(crate) fn fill(file: &mut dyn ImageFile, offset: u64, buffer: &mut [u8]) -> 
     Ok(filled)
 }
 
+/// Reads chunks that lie one behind the other from `offset` on, each with its place in the buffer. Those that cannot be read, or lie behind the end,
+/// are left out: a bad place costs the chunk that has it, not its neighbours.
+pub(crate) fn fill_parts(
+    file: &mut dyn ImageFile,
+    offset: u64,
+    buffer: &mut [u8],
+    parts: &mut Vec<(Chunk, usize)>,
+) {
+    match fill(file, offset, buffer) {
+        Ok(read) => parts.retain(|(chunk, at)| at + chunk.bytes as usize <= read),
+        Err(_) => parts.retain(|(chunk, at)| {
+            let part = buffer.get_mut(*at..).and_then(|rest| rest.get_mut(..chunk.bytes as usize));
+            part.is_some_and(|part| {
+                fill(file, offset + *at as u64, part).is_ok_and(|read| read == part.len())
+            })
+        }),
+    }
+}
+
 /// Reads all data of the image from the medium, and computes its tree: `take` gets each block of it, with its number in the tree. `held` is what
 /// the first bytes will be. Hashing is spread over the cores.
 pub(super) fn read_data(
@@ -68,8 +88,8 @@ pub(super) fn read_data(
     loop {
         while offset < expected.bytes && crew.has_room(DIRECT_BYTES) {
             let wanted = (expected.bytes - offset).min(DIRECT_BYTES as u64) as usize;
-            let mut room = spare.pop().unwrap_or_default();
-            let buffer = room.bytes_mut().get_mut(..wanted).unwrap_or_default();
+            let mut pages = spare.pop().unwrap_or_default();
+            let buffer = pages.bytes_mut().get_mut(..wanted).unwrap_or_default();
             let read = fill(file, offset, buffer).map_err(failed)?;
             if read < wanted {
                 let detail = format!("it ends at byte {}", offset + read as u64);
@@ -83,14 +103,14 @@ pub(super) fn read_data(
             offset += wanted as u64;
             let salt = Arc::clone(&salt);
             crew.give(DIRECT_BYTES, move |_| {
-                let buffer = room.bytes().get(..wanted).unwrap_or_default();
-                Ok((Leaves::of(&salt, buffer), wanted, room))
+                let buffer = pages.bytes().get(..wanted).unwrap_or_default();
+                Ok((Leaves::of(&salt, buffer), wanted, pages))
             });
         }
         let Some(hashed) = crew.take() else { break };
-        let (leaves, bytes, room) = hashed?;
+        let (leaves, bytes, pages) = hashed?;
         progress.advance(bytes as u64);
-        spare.push(room);
+        spare.push(pages);
         builder.push(&leaves, &mut |number, block| tree.push((number, *block))).map_err(bundle)?;
         tree.drain(..).try_for_each(|(number, block)| take(file, number, &block))?;
     }
@@ -151,4 +171,52 @@ pub fn prove(
         check_tree(file.as_mut(), &expected)?;
     }
     Ok(Staged { bank })
+}
+
+#[cfg(test)]
+mod tests {
+    use bank_format::index::Source;
+
+    use super::*;
+
+    /// A disk of sevens, one byte of which cannot be read.
+    struct Scratched(u64);
+
+    impl ImageFile for Scratched {
+        fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if (offset..offset + buffer.len() as u64).contains(&self.0) {
+                return Err(std::io::Error::other("a bad place"));
+            }
+            buffer.fill(7);
+            Ok(buffer.len())
+        }
+        fn write_at(&mut self, _: u64, _: &[u8]) -> std::io::Result<()> {
+            unreachable!("it is only read")
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            unreachable!("it is only read")
+        }
+        fn forget_cached(&mut self) -> std::io::Result<()> {
+            unreachable!("it is only read")
+        }
+        fn set_bytes(&mut self, _: u64) -> std::io::Result<()> {
+            unreachable!("it is only read")
+        }
+    }
+
+    #[test]
+    fn a_bad_place_costs_its_chunk_and_no_other() {
+        let chunk = |at: u64| Chunk {
+            offset: 1000 + at,
+            bytes: 10,
+            digest: Digest256::of(&[7; 10]),
+            source: Source::Zeros,
+        };
+        let mut parts: Vec<(Chunk, usize)> = (0..3).map(|n| (chunk(n * 10), n as usize * 10)).collect();
+        let mut buffer = [0; 30];
+        fill_parts(&mut Scratched(1015), 1000, &mut buffer, &mut parts);
+        let offsets: Vec<u64> = parts.iter().map(|(chunk, _)| chunk.offset).collect();
+        assert_eq!(offsets, [1000, 1020]);
+        assert_eq!((buffer[9], buffer[20]), (7, 7));
+    }
 }

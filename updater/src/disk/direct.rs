@@ -105,15 +105,15 @@ impl Ahead {
         self.bytes = 0;
     }
 
-    /// Reads some of the bytes, none only at the end. `None` if they are too few, or the device cannot do it: then they are to be read through the
-    /// cache.
-    pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads some of the bytes, none only at the end. `None` if they are too few, or could not be read like that: then they are to be read through
+    /// the cache. A bad place ahead of what is asked for is nobody's concern yet.
+    pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Option<usize> {
         if let Some(read) = self.held(offset, buffer) {
-            return Ok(Some(read));
+            return Some(read);
         }
         let is_aligned = |number: usize| number.is_multiple_of(BLOCK_BYTES);
         if !self.works || buffer.len() < LEAST_DIRECT_READ_BYTES {
-            return Ok(None);
+            return None;
         }
         let fits = is_aligned(buffer.as_ptr() as usize) && is_aligned(buffer.len());
         if fits && offset.is_multiple_of(BLOCK) {
@@ -128,9 +128,8 @@ impl Ahead {
         let room = self.room.get_or_insert_with(Pages::new).bytes_mut();
         self.bytes = 0;
         let read = self.device.read_at(room.get_mut(..self.at_once).unwrap_or_default(), at);
-        let Some(read) = self.judged(read)? else { return Ok(None) };
-        (self.offset, self.bytes) = (at, read);
-        Ok(Some(self.held(offset, buffer).unwrap_or(0)))
+        (self.offset, self.bytes) = (at, self.judged(read)?);
+        Some(self.held(offset, buffer).unwrap_or(0))
     }
 
     fn held(&self, offset: u64, buffer: &mut [u8]) -> Option<usize> {
@@ -141,16 +140,9 @@ impl Ahead {
         (bytes > 0).then_some(bytes)
     }
 
-    fn judged(&mut self, read: io::Result<usize>) -> io::Result<Option<usize>> {
-        match read {
-            Ok(read) => Ok(Some(read)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
-            // It wants larger blocks, or none at all.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.works = false;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    fn judged(&mut self, read: io::Result<usize>) -> Option<usize> {
+        // It wants larger blocks, or none at all.
+        self.works = !matches!(&read, Err(error) if error.kind() == io::ErrorKind::InvalidInput);
+        read.ok()
     }
 }

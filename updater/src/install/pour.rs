@@ -16,7 +16,7 @@ use super::{
     report::Tally,
 };
 use crate::{
-    bank::{BankWriter, Checked, fill},
+    bank::{BankWriter, Checked, fill_parts},
     codec::Decoder,
     crew::Crew,
     error::{Error, Result},
@@ -128,11 +128,10 @@ impl<'p, 'b> Pour<'p, 'b> {
             self.make_room(bytes, progress)?;
             let mut buffer = self.spare.pop().unwrap_or_default();
             buffer.resize(bytes, 0);
-            let read = match &mut self.active {
-                Some(active) => fill(active.as_mut(), start, &mut buffer).unwrap_or(0),
-                None => 0,
-            };
-            buffer.truncate(read);
+            match &mut self.active {
+                Some(active) => fill_parts(active.as_mut(), start, &mut buffer, &mut parts),
+                None => parts.clear(),
+            }
             self.crew.give(bytes, move |_| {
                 Ok(Made { from: From::ActiveBank, checked: Checked::some(buffer, parts) })
             });

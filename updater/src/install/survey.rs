@@ -20,7 +20,7 @@ use super::{
     source::Ranges,
 };
 use crate::{
-    bank::{fill, table_in},
+    bank::{Checked, fill_parts, table_in},
     codec::Decoder,
     crew::Crew,
     device::Device,
@@ -301,7 +301,7 @@ fn same_bytes(
                     chunks.get(*number).is_some_and(|chunk| chunk.source != Source::Zeros && wanted(chunk))
                 })
                 .collect();
-            let found = look(file, chunks, &samples, &mut |_| ())?.iter().filter(|same| **same).count();
+            let found = look(file, chunks, &samples, &mut |_| ())?.len();
             found > 0 && found * LEAST_SAMPLES >= samples.len()
         }
     };
@@ -312,56 +312,45 @@ fn same_bytes(
     let numbers: Vec<usize> =
         (0..chunks.len()).filter(|number| chunks.get(*number).is_some_and(&wanted)).collect();
     let found = look(file, chunks, &numbers, &mut |bytes| progress.advance(bytes))?;
-    let mut same = vec![false; chunks.len()];
-    for (number, found) in numbers.into_iter().zip(found) {
-        if let Some(same) = same.get_mut(number) {
-            *same = found;
-        }
-    }
-    Ok(same)
+    let mut found = found.into_iter().peekable();
+    Ok(chunks.iter().map(|chunk| found.next_if_eq(&chunk.offset).is_some()).collect())
 }
 
+/// Offsets of those chunks whose bytes lie in their places.
 fn look(
     file: &mut dyn ImageFile,
     chunks: &[Chunk],
     numbers: &[usize],
     seen: &mut dyn FnMut(u64),
-) -> Result<Vec<bool>> {
-    let mut crew: Crew<(Vec<bool>, Vec<u8>)> = Crew::new()?;
+) -> Result<Vec<u64>> {
+    let mut crew: Crew<Checked> = Crew::new()?;
     let mut found = Vec::with_capacity(numbers.len());
     let mut spare: Vec<Vec<u8>> = Vec::new();
-    let mut take = |crew: &mut Crew<(Vec<bool>, Vec<u8>)>, spare: &mut Vec<Vec<u8>>| -> Result<bool> {
+    let mut take = |crew: &mut Crew<Checked>, spare: &mut Vec<Vec<u8>>| -> Result<bool> {
         let Some(looked) = crew.take() else { return Ok(false) };
-        let (same, buffer) = looked?;
+        let same = looked?;
+        found.extend(same.parts().map(|(chunk, _)| chunk.offset));
+        let buffer = same.into_buffer();
         seen(buffer.len() as u64);
-        found.extend(same);
         spare.push(buffer);
         Ok(true)
     };
     let mut chunks = numbers.iter().filter_map(|number| chunks.get(*number)).copied().peekable();
     while let Some(first) = chunks.next() {
-        let (mut parts, mut bytes) = (vec![first], first.bytes as usize);
+        let (mut parts, mut bytes) = (vec![(first, 0)], first.bytes as usize);
         while let Some(next) = chunks.next_if(|next| {
             next.offset == first.offset + bytes as u64 && bytes + next.bytes as usize <= COPY_BYTES
         }) {
+            parts.push((next, bytes));
             bytes += next.bytes as usize;
-            parts.push(next);
         }
         while !crew.has_room(bytes) {
             take(&mut crew, &mut spare)?;
         }
         let mut buffer = spare.pop().unwrap_or_default();
         buffer.resize(bytes, 0);
-        let read = fill(file, first.offset, &mut buffer).unwrap_or(0);
-        crew.give(bytes, move |_| {
-            let is_there = |chunk: &Chunk| {
-                let start = (chunk.offset - first.offset) as usize;
-                let part = buffer.get(start..start + chunk.bytes as usize);
-                start + chunk.bytes as usize <= read
-                    && part.is_some_and(|part| Digest256::of(part) == chunk.digest)
-            };
-            Ok((parts.iter().map(is_there).collect(), buffer))
-        });
+        fill_parts(file, first.offset, &mut buffer, &mut parts);
+        crew.give(bytes, move |_| Ok(Checked::some(buffer, parts)));
     }
     while take(&mut crew, &mut spare)? {}
     Ok(found)
