@@ -82,7 +82,7 @@ pub struct ImageProof {
 pub struct BankRecord {
     /// What it is good for.
     pub state: BankState,
-    /// Which release; unknown for an empty bank.
+    /// Which release; in an empty bank, the one that was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
     /// SHA-256 of the manifest that brought it.

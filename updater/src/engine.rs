@@ -428,8 +428,9 @@ impl Engine {
         self.record.interrupted = None;
         let here = self.record.banks.get_mut(bank);
         match here.state {
-            BankState::Writing => here.state = BankState::Empty,
-            BankState::Empty | BankState::Written | BankState::Confirmed | BankState::Failed => (),
+            // Nothing in it is to boot any more: it is closed.
+            BankState::Writing | BankState::Written => here.state = BankState::Empty,
+            BankState::Empty | BankState::Confirmed | BankState::Failed => (),
         }
         let release = here.release.clone();
         self.record.last_result =

@@ -38,7 +38,6 @@ pub mod process;
 pub mod progress;
 pub mod record;
 pub mod rollback;
-
 pub mod settle;
 pub mod status;
 pub mod table;

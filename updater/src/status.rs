@@ -198,11 +198,14 @@ impl Status {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![
             format!("running    {} in bank {}", named(self.release.as_ref()), self.active),
-            match &self.passive.release {
-                Some(release) => {
+            match (&self.passive.release, self.passive.state) {
+                (Some(release), BankState::Empty) => {
+                    format!("other      bank {} (empty: {release} was given up)", !self.active)
+                }
+                (Some(release), _) => {
                     format!("other      {release} in bank {} ({})", !self.active, word(&self.passive.state))
                 }
-                None => format!("other      bank {} ({})", !self.active, word(&self.passive.state)),
+                (None, _) => format!("other      bank {} ({})", !self.active, word(&self.passive.state)),
             },
             format!("confirmed  bank {}", self.confirmed),
         ];

@@ -38,7 +38,11 @@ impl Args {
         let device = Device::open(&config, Purpose::Look)?;
         let bank = !device.running();
         let known = device.record().banks.get(bank).clone();
-        if known.images.is_empty() {
+        let holds_some = match known.state {
+            BankState::Empty | BankState::Writing => false,
+            BankState::Written | BankState::Confirmed | BankState::Failed => !known.images.is_empty(),
+        };
+        if !holds_some {
             return nothing(context, bank, known.state, known.release);
         }
         let mut progress = watcher(context.format);

@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use crate::support::{bundle, confirmed, content, device_directory, installed, open, rebooted, write};
-use bank_format::{Bank, manifest::Tree, record::Outcome};
+use bank_format::{
+    Bank,
+    manifest::Tree,
+    record::{BankState, Outcome},
+};
 use updater::{
     Kind, Result,
     device::NoWork,
@@ -50,7 +54,12 @@ fn what_was_not_tried_is_withdrawn_and_what_is_tried_is_rejected() {
     let dir = device_directory();
     installed(dir.path(), "1.0.0", 1);
     assert_eq!(roll_back(dir.path()).unwrap(), RolledBack::Cancelled(Bank::B));
+    assert_eq!(open(dir.path()).record().banks.b.state, BankState::Empty, "nothing in it is to boot");
     assert_eq!(rebooted(dir.path()).running(), Bank::A, "the loader was told as well");
+    let status = crate::install::updater(dir.path(), &["status"]);
+    assert_eq!(status.last["passive"]["state"], "empty", "{}", status.last);
+    let audit = crate::install::updater(dir.path(), &["audit", "--passive"]);
+    assert_eq!(audit.last["result"], "nothing-installed", "{}", audit.last);
 
     installed(dir.path(), "1.0.0", 1);
     assert_eq!(rebooted(dir.path()).running(), Bank::B);
