@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bank;
+pub mod barrier;
 pub mod bundle;
 pub mod delta;
 pub mod digest;

@@ -7,6 +7,7 @@ use std::{error::Error as StdError, fmt};
 
 use bank_format::{
     Bank,
+    barrier::{Barrier, holds},
     loader::Spare,
     record::{Loaded, Medium, Record, Store},
     rule::{self, BootAs, Decision},
@@ -125,7 +126,8 @@ where
             }
         };
         let (decision, next) = rule::decide(&record, standing_in, gave_up);
-        let committed = store.commit(&next).map_err(|error| chain(&error));
+        let mut count = || store.commit(&next).map_err(|error| chain(&error));
+        let committed = if holds(Barrier::CountedBeforeTried) { count() } else { Ok(()) };
         let ruling = match (decision, &committed) {
             (Decision::Boot(BootAs::Trial), Ok(())) => Ruling::Boot(Going::Trial),
             (Decision::Boot(BootAs::Trial), Err(why)) => {

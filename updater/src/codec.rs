@@ -8,19 +8,13 @@ use zstd::{bulk::Decompressor, zstd_safe};
 
 use crate::error::{Error, Result};
 
-/// What a thread needs to unpack.
+/// What a thread needs to unpack; made when it is needed.
+#[derive(Default)]
 pub struct Decoder {
-    zstd: Decompressor<'static>,
+    zstd: Option<Decompressor<'static>>,
 }
 
 impl Decoder {
-    /// A decoder.
-    pub fn new() -> Result<Self> {
-        let zstd =
-            Decompressor::new().map_err(|_| Error::Bug { detail: "the decompressor cannot be set up" })?;
-        Ok(Self { zstd })
-    }
-
     /// The content of a frame: exactly `raw_bytes` bytes. `spare` is room that is not needed elsewhere.
     pub fn frame(
         &mut self,
@@ -52,7 +46,11 @@ impl Decoder {
         if first != stored.len() {
             return Err(failed("bytes behind the end of the frame"));
         }
-        if self.zstd.decompress_to_buffer(stored, into)? == into.len() {
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            none => none.insert(Decompressor::new()?),
+        };
+        if zstd.decompress_to_buffer(stored, into)? == into.len() {
             Ok(())
         } else {
             Err(failed("its content is shorter than signed"))
@@ -112,7 +110,7 @@ mod tests {
     fn bombs_trailing_bytes_and_short_content_are_refused() {
         let content = vec![7; 100_000];
         let stored = zstd::bulk::compress(&content, 3).unwrap();
-        let mut decoder = Decoder::new().unwrap();
+        let mut decoder = Decoder::default();
         let mut decode = |stored: &[u8], bytes: usize| {
             let mut into = vec![0; bytes];
             decoder.exactly(stored, &mut into).map(|()| into)
@@ -128,7 +126,7 @@ mod tests {
             assert!(decode(&glued, 50_000).is_err());
         }
         assert!(decode(b"nonsense", 100).is_err());
-        let mut decoder = Decoder::new().unwrap();
+        let mut decoder = Decoder::default();
         assert_eq!(decoder.at_most(&stored, 100_000).unwrap(), content);
         assert!(decoder.at_most(&stored, 99_999).is_err());
         assert!(decoder.at_most(b"nonsense", 99_999).is_err());

@@ -16,6 +16,7 @@ use toml::{Table, Value};
 
 use crate::{
     error::{Error, Result, file},
+    files::State,
     limits::{MAX_GATE_DEADLINE_SECONDS, MAX_SMALL_FILE_BYTES},
     throttle::Limits,
 };
@@ -177,6 +178,12 @@ fn default_gate_deadline_seconds() -> u64 {
 }
 
 impl Config {
+    /// The state directory.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::on_disk(&self.state_dir)
+    }
+
     /// Reads the file.
     pub fn load(path: &Path) -> Result<Self> {
         let text = read_small(path)?;

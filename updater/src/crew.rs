@@ -6,14 +6,14 @@
 use std::{
     collections::VecDeque,
     num::NonZero,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread::{self, JoinHandle},
 };
 
 use crate::{
     codec::Decoder,
     error::{Error, Result},
-    limits::{MAX_THREADS, UNDER_WAY_BYTES},
+    limits::{MAX_THREADS, THREAD_BYTES, UNDER_WAY_BYTES},
 };
 
 type Work<R> = Box<dyn FnOnce(&mut Decoder) -> Result<R> + Send>;
@@ -30,10 +30,11 @@ enum Pending<R> {
 
 /// The threads, and what they were given.
 pub struct Crew<R> {
-    /// Gone once the crew goes home.
+    /// None before there is work that is worth a thread, and once the crew goes home.
     errands: Option<mpsc::Sender<Errand<R>>>,
     threads: Vec<JoinHandle<()>>,
-    /// On a machine with one core, or where no thread can be made.
+    cores: usize,
+    /// For small work, on a machine with one core, and where no thread can be made.
     own: Decoder,
     /// The oldest first, each with the bytes that it holds.
     pending: VecDeque<(usize, Pending<R>)>,
@@ -41,15 +42,28 @@ pub struct Crew<R> {
 }
 
 impl<R: Send + 'static> Crew<R> {
-    /// As many threads as there are cores, within the bound. With one core the work is done where it is handed over.
-    pub fn new() -> Result<Self> {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+    /// As many threads as there are cores, within the bound, made when they are needed. With one core the work is done where it is handed over.
+    #[must_use]
+    pub fn new() -> Self {
+        // The system reads several files to tell.
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get));
+        Self {
+            errands: None,
+            threads: Vec::new(),
+            cores: cores.min(MAX_THREADS),
+            own: Decoder::default(),
+            pending: VecDeque::new(),
+            held_bytes: 0,
+        }
+    }
+
+    fn call(&mut self) {
         let (errands, waiting) = mpsc::channel::<Errand<R>>();
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut threads = Vec::new();
-        for _ in 0..if cores > 1 { cores } else { 0 } {
+        for _ in 0..self.cores {
             let waiting = Arc::clone(&waiting);
-            let mut decoder = Decoder::new()?;
+            let mut decoder = Decoder::default();
             let thread = thread::Builder::new().name("crew".into()).spawn(move || {
                 loop {
                     // Whoever waits for the next errand holds the lock, and the others wait for the lock.
@@ -59,10 +73,11 @@ impl<R: Send + 'static> Crew<R> {
                     let _ = errand.done.send((errand.work)(&mut decoder));
                 }
             });
-            threads.extend(thread);
+            self.threads.extend(thread);
         }
-        let errands = (!threads.is_empty()).then_some(errands);
-        Ok(Self { errands, threads, own: Decoder::new()?, pending: VecDeque::new(), held_bytes: 0 })
+        self.errands = (!self.threads.is_empty()).then_some(errands);
+        // Where none can be made, none is tried again.
+        self.cores = 1;
     }
 
     /// Whether work that holds so many bytes may be handed over now. What is larger than the bound waits until it is alone.
@@ -73,6 +88,9 @@ impl<R: Send + 'static> Crew<R> {
 
     /// Hands over work that holds so many bytes.
     pub fn give(&mut self, bytes: usize, work: impl FnOnce(&mut Decoder) -> Result<R> + Send + 'static) {
+        if self.cores > 1 && bytes >= THREAD_BYTES {
+            self.call();
+        }
         let pending = match &self.errands {
             Some(errands) => {
                 let (done, result) = mpsc::sync_channel(1);
@@ -100,6 +118,12 @@ impl<R: Send + 'static> Crew<R> {
     }
 }
 
+impl<R: Send + 'static> Default for Crew<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<R> Drop for Crew<R> {
     fn drop(&mut self) {
         self.errands = None;
@@ -117,7 +141,7 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_work_and_the_bytes_are_bounded() {
-        let mut crew = Crew::new().unwrap();
+        let mut crew = Crew::new();
         assert!(crew.take().is_none());
         assert!(crew.has_room(UNDER_WAY_BYTES * 2), "alone, it may be as large as it is");
         for number in 0..100u64 {
@@ -136,7 +160,7 @@ mod tests {
 
     #[test]
     fn an_errand_that_fails_is_an_error_and_the_next_one_goes_on() {
-        let mut crew = Crew::new().unwrap();
+        let mut crew = Crew::new();
         crew.give(1, |_| Err(Error::Bug { detail: "as planned" }));
         crew.give(1, |_| Ok(7));
         assert!(crew.take().unwrap().is_err());

@@ -103,7 +103,7 @@ impl Device {
     pub fn open(config: &Config, purpose: Purpose) -> Result<Self> {
         let boot = boot::open(config);
         let running = boot.running().map_err(boot_error("find the running bank"))?;
-        let history = HistoryFile::in_directory(&config.state_dir);
+        let history = HistoryFile::in_directory(&config.state());
         let opened = match purpose {
             Purpose::Act => {
                 let medium = open_record(&config.record).map_err(file("open", &config.record))?;

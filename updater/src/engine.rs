@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use bank_format::{
     Bank,
+    barrier::{Barrier, holds},
     record::{
         BankRecord, BankState, ImageProof, Intent, LastResult, Outcome, Purpose, Record, Trial, TrialPhase,
         reason_line,
@@ -321,6 +322,10 @@ impl Engine {
         }
         actions.push(Action::History(self.entry(Happening::InstallStarted, bank, now)));
         actions.extend([Action::WipeBoot(bank), Action::WriteImages(bank), Action::ReadBack(bank)]);
+        if !holds(Barrier::IntentBeforeBank) {
+            let late = actions.remove(0);
+            actions.push(late);
+        }
         actions
     }
 

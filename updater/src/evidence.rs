@@ -12,10 +12,9 @@
 //! good boot adds what the kernel left ([`collect`]), and closes it; a confirmed trial throws it away.
 
 use std::{
-    fs::{DirBuilder, File},
-    io::{self, Read},
-    os::unix::fs::DirBuilderExt,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bank_format::{Bank, Release, record::reason_line, release::check_name};
@@ -23,11 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Result, file},
+    files::{Files, State, replace},
     gate::Finding,
     limits::{
         MAX_ATTEMPTS, MAX_EVIDENCE_BYTES, MAX_EVIDENCE_FILE_BYTES, MAX_JOURNAL_BYTES, MAX_KERNEL_LOG_BYTES,
     },
-    linux,
 };
 
 pub mod pstore;
@@ -54,8 +53,9 @@ struct About {
 }
 
 /// The directory of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Attempt {
+    files: Arc<dyn Files>,
     directory: PathBuf,
 }
 
@@ -108,12 +108,12 @@ pub struct Witness {
 
 impl Attempt {
     /// Opens the directory of an attempt that begins. The oldest make room first: a full state partition must not cost the newest.
-    pub fn begin(state_dir: &Path, release: Option<&Release>, bank: Bank) -> Result<Self> {
-        let all = state_dir.join("evidence");
+    pub fn begin(state: &State, release: Option<&Release>, bank: Bank) -> Result<Self> {
+        let (files, all) = (state.files(), state.directory().join("evidence"));
         let make = || -> io::Result<Self> {
-            make_directory(state_dir, &all)?;
-            let mut attempts = numbered(&all)?;
-            make_room(&mut attempts)?;
+            make_directory(files.as_ref(), state.directory(), &all)?;
+            let mut attempts = numbered(files.as_ref(), &all)?;
+            make_room(files.as_ref(), &mut attempts)?;
             let number = attempts.last().map_or(1, |(number, _)| number.saturating_add(1));
             let name = match release {
                 Some(release) if check_name("release", &release.name).is_ok() => {
@@ -121,8 +121,8 @@ impl Attempt {
                 }
                 Some(_) | None => format!("unknown-{number}"),
             };
-            let attempt = Self { directory: all.join(name) };
-            make_directory(&all, &attempt.directory)?;
+            let attempt = Self { files: Arc::clone(files), directory: all.join(name) };
+            make_directory(files.as_ref(), &all, &attempt.directory)?;
             attempt.note(&About { release: release.cloned(), bank, open: true })?;
             Ok(attempt)
         };
@@ -158,15 +158,15 @@ impl Attempt {
     /// Each file is the old or the new one after a power cut.
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
-        linux::replace_file(&path, bytes).map_err(file("write", path))
+        replace(self.files.as_ref(), &path, bytes).map_err(file("write", path))
     }
 
     fn note(&self, about: &About) -> io::Result<()> {
-        linux::replace_file(&self.directory.join(ATTEMPT), &serde_json::to_vec(about)?)
+        replace(self.files.as_ref(), &self.directory.join(ATTEMPT), &serde_json::to_vec(about)?)
     }
 
     fn about(&self) -> Option<About> {
-        serde_json::from_slice(&read_part(&self.directory.join(ATTEMPT)).ok()?).ok()
+        serde_json::from_slice(&read_part(self.files.as_ref(), &self.directory.join(ATTEMPT)).ok()?).ok()
     }
 
     /// Nothing more is to come.
@@ -181,16 +181,16 @@ impl Attempt {
 
     /// The trial is confirmed: there is nothing to prove.
     pub fn discard(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.directory).map_err(file("remove", &self.directory))
+        self.files.remove_directory(&self.directory).map_err(file("remove", &self.directory))
     }
 }
 
 /// Gathers what the boot before has left: in the directory of its attempt, and in the kernel's store, which is emptied so that the
 /// firmware's memory does not fill up. Called before the record changes; [`close_all`] comes after. Once more after a power cut is
 /// harmless.
-pub fn collect(state_dir: &Path, pstore: &Path, occasion: Occasion<'_>) -> Result<Option<Witness>> {
+pub fn collect(state: &State, pstore: &Path, occasion: Occasion<'_>) -> Result<Option<Witness>> {
     let words = pstore::read(pstore);
-    let kept = keep(state_dir, &words, occasion);
+    let kept = keep(state, &words, occasion);
     if kept.is_err() {
         // A state partition that takes nothing must not fill the firmware's memory as well: the loader could be told nothing more.
         words.forget();
@@ -198,37 +198,38 @@ pub fn collect(state_dir: &Path, pstore: &Path, occasion: Occasion<'_>) -> Resul
     kept
 }
 
-fn keep(state_dir: &Path, words: &pstore::LastWords, occasion: Occasion<'_>) -> Result<Option<Witness>> {
+fn keep(state: &State, words: &pstore::LastWords, occasion: Occasion<'_>) -> Result<Option<Witness>> {
+    let files = state.files();
     let attempt = match occasion {
         Occasion::FailedTrial { release, bank, reason, kept } => {
-            let gone_on =
-                kept.map(|path| Attempt { directory: path.into() }).filter(|a| a.directory.is_dir());
-            match gone_on.or_else(|| find_open(state_dir, release, bank)) {
+            let attempt = |path: &str| Attempt { files: Arc::clone(files), directory: path.into() };
+            let gone_on = kept.map(attempt).filter(|attempt| files.is_directory(&attempt.directory));
+            match gone_on.or_else(|| find_open(state, release, bank)) {
                 Some(attempt) => attempt,
-                None if words.has_died() || reason.is_some() => Attempt::begin(state_dir, release, bank)?,
+                None if words.has_died() || reason.is_some() => Attempt::begin(state, release, bank)?,
                 None => return Ok(None),
             }
         }
         Occasion::TrialRuns => return Ok(None),
         Occasion::Ordinary { release, bank } => {
-            for attempt in open_attempts(state_dir) {
+            for attempt in open_attempts(state) {
                 // Its trial was confirmed, and the power went before it was thrown away.
                 attempt.discard()?;
             }
             if !words.has_died() {
                 return Ok(None);
             }
-            Attempt::begin(state_dir, release, bank)?
+            Attempt::begin(state, release, bank)?
         }
     };
-    let known = read(&attempt.directory).kernel;
+    let known = read(files.as_ref(), &attempt.directory).kernel;
     // The console alone, once more after a power cut, does not take the place of a death that was kept before it.
     if words.has_died() || (known.is_none() && !words.text().is_empty()) {
         attempt.keep_kernel_log(words.text().as_bytes())?;
     }
     // Only now: before, a power cut would take the last copy.
     words.forget();
-    let panic = read(&attempt.directory).kernel.as_deref().and_then(pstore::panic_in);
+    let panic = read(files.as_ref(), &attempt.directory).kernel.as_deref().and_then(pstore::panic_in);
     let reason = match occasion {
         Occasion::FailedTrial { reason, .. } => reason.or(panic.as_deref()).unwrap_or(NO_REASON),
         Occasion::TrialRuns | Occasion::Ordinary { .. } => panic.as_deref().unwrap_or(OUTSIDE_A_TRIAL),
@@ -238,24 +239,25 @@ fn keep(state_dir: &Path, words: &pstore::LastWords, occasion: Occasion<'_>) -> 
 }
 
 /// What was collected has reached the record.
-pub fn close_all(state_dir: &Path) -> Result<()> {
-    open_attempts(state_dir).iter().try_for_each(Attempt::close)
+pub fn close_all(state: &State) -> Result<()> {
+    open_attempts(state).iter().try_for_each(Attempt::close)
 }
 
 /// How the checks of a trial that runs stand, as its gate has kept them; nothing where it has kept nothing yet.
 #[must_use]
-pub fn under_way(state_dir: &Path, release: Option<&Release>, bank: Bank) -> Vec<Finding> {
-    find_open(state_dir, release, bank).map(|attempt| read(&attempt.directory).checks).unwrap_or_default()
+pub fn under_way(state: &State, release: Option<&Release>, bank: Bank) -> Vec<Finding> {
+    let attempt = find_open(state, release, bank);
+    attempt.map(|attempt| read(state.files().as_ref(), &attempt.directory).checks).unwrap_or_default()
 }
 
 /// What was kept there; files that are not there, or that cannot be read, are left out.
 #[must_use]
-pub fn read(directory: &Path) -> Kept {
+pub fn read(files: &dyn Files, directory: &Path) -> Kept {
     let text = |name: &str| {
-        let bytes = read_part(&directory.join(name)).ok()?;
+        let bytes = read_part(files, &directory.join(name)).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned()).filter(|text| !text.is_empty())
     };
-    let checks = read_part(&directory.join(CHECKS)).ok();
+    let checks = read_part(files, &directory.join(CHECKS)).ok();
     Kept {
         reason: text(REASON).map(|text| text.trim_end().to_owned()),
         checks: checks.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default(),
@@ -264,10 +266,8 @@ pub fn read(directory: &Path) -> Kept {
     }
 }
 
-fn read_part(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_EVIDENCE_FILE_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+fn read_part(files: &dyn Files, path: &Path) -> io::Result<Vec<u8>> {
+    files.read(path, 0, MAX_EVIDENCE_FILE_BYTES)
 }
 
 /// The newest bytes, from the beginning of a line.
@@ -281,39 +281,39 @@ fn tail(bytes: &[u8], limit_bytes: usize) -> &[u8] {
 }
 
 /// For root alone: a journal may hold what is nobody else's business.
-fn make_directory(parent: &Path, directory: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(parent)?;
-    match DirBuilder::new().mode(0o700).create(directory) {
+fn make_directory(files: &dyn Files, parent: &Path, directory: &Path) -> io::Result<()> {
+    files.make_directories(parent)?;
+    match files.make_directory(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(()) | Err(_) => linux::sync_directory_of(directory),
+        Ok(()) | Err(_) => files.sync_directory_of(directory),
     }
 }
 
-fn open_attempts(state_dir: &Path) -> Vec<Attempt> {
-    let attempts = numbered(&state_dir.join("evidence")).unwrap_or_default();
+fn open_attempts(state: &State) -> Vec<Attempt> {
+    let files = state.files();
+    let attempts = numbered(files.as_ref(), &state.directory().join("evidence")).unwrap_or_default();
     attempts
         .into_iter()
-        .map(|(_, directory)| Attempt { directory })
+        .map(|(_, directory)| Attempt { files: Arc::clone(files), directory })
         .filter(|attempt| attempt.about().is_some_and(|about| about.open))
         .collect()
 }
 
-fn find_open(state_dir: &Path, release: Option<&Release>, bank: Bank) -> Option<Attempt> {
-    open_attempts(state_dir)
+fn find_open(state: &State, release: Option<&Release>, bank: Bank) -> Option<Attempt> {
+    open_attempts(state)
         .into_iter()
         .rev()
         .find(|attempt| attempt.about().is_some_and(|a| a.release.as_ref() == release && a.bank == bank))
 }
 
 /// The attempts by their number.
-fn numbered(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let entries = match std::fs::read_dir(directory) {
+fn numbered(files: &dyn Files, directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let entries = match files.list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
     let mut attempts = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
+    for path in entries {
         let number = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -327,8 +327,8 @@ fn numbered(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 /// For one attempt more, in number and in bytes.
-fn make_room(attempts: &mut Vec<(u64, PathBuf)>) -> io::Result<()> {
-    let sizes = attempts.iter().map(|(_, path)| bytes_of(path)).collect::<io::Result<Vec<u64>>>()?;
+fn make_room(files: &dyn Files, attempts: &mut Vec<(u64, PathBuf)>) -> io::Result<()> {
+    let sizes = attempts.iter().map(|(_, path)| bytes_of(files, path)).collect::<io::Result<Vec<u64>>>()?;
     let mut total = sizes.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     let mut surplus = (attempts.len() + 1).saturating_sub(MAX_ATTEMPTS);
     for (place, bytes) in sizes.iter().enumerate() {
@@ -340,7 +340,7 @@ fn make_room(attempts: &mut Vec<(u64, PathBuf)>) -> io::Result<()> {
     // The newest keeps its number, from which the next one follows.
     let removed: Vec<_> = attempts.iter().take(surplus).cloned().collect();
     for (_, path) in &removed {
-        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        if files.is_directory(path) { files.remove_directory(path)? } else { files.remove(path)? }
     }
     if removed.len() < attempts.len() {
         attempts.drain(..removed.len());
@@ -348,13 +348,12 @@ fn make_room(attempts: &mut Vec<(u64, PathBuf)>) -> io::Result<()> {
     Ok(())
 }
 
-fn bytes_of(path: &Path) -> io::Result<u64> {
-    if !path.is_dir() {
-        return Ok(std::fs::metadata(path)?.len());
+fn bytes_of(files: &dyn Files, path: &Path) -> io::Result<u64> {
+    if !files.is_directory(path) {
+        return files.bytes(path);
     }
-    std::fs::read_dir(path)?.try_fold(0_u64, |sum, entry| {
-        Ok(sum.saturating_add(entry?.metadata().map_or(0, |about| about.len())))
-    })
+    let parts = files.list(path)?;
+    Ok(parts.iter().fold(0_u64, |sum, part| sum.saturating_add(files.bytes(part).unwrap_or(0))))
 }
 
 #[cfg(test)]

@@ -2,20 +2,20 @@
 //!
 //! It never grows beyond [`MAX_HISTORY_BYTES`]: at the bound it is rewritten to its newest half.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf, sync::Arc};
 
-use bank_format::{Bank, Release, release::Version};
+use bank_format::{
+    Bank, Release,
+    barrier::{Barrier, holds},
+    release::Version,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Result, file},
+    files::{Files, State, replace},
     gate::Finding,
     limits::{KEPT_HISTORY_BYTES, MAX_HISTORY_BYTES},
-    linux,
 };
 
 /// What happened.
@@ -96,28 +96,31 @@ pub trait HistoryLog {
 /// The history in a file.
 #[derive(Debug)]
 pub struct HistoryFile {
+    files: Arc<dyn Files>,
     path: PathBuf,
 }
 
 impl HistoryFile {
     /// `history.jsonl` in the state directory.
     #[must_use]
-    pub fn in_directory(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("history.jsonl") }
+    pub fn in_directory(state: &State) -> Self {
+        Self { files: Arc::clone(state.files()), path: state.directory().join("history.jsonl") }
+    }
+
+    /// Bytes of the file; 0 where there is none.
+    fn bytes(&self) -> io::Result<u64> {
+        match self.files.bytes(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            other => other,
+        }
     }
 
     /// Its newest bytes; none where there is no file.
     fn newest(&self) -> io::Result<Vec<u8>> {
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let skip = file.metadata()?.len().saturating_sub(MAX_HISTORY_BYTES);
-        file.seek(SeekFrom::Start(skip))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_HISTORY_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        match self.bytes()? {
+            0 => Ok(Vec::new()),
+            bytes => self.files.read(&self.path, bytes.saturating_sub(MAX_HISTORY_BYTES), MAX_HISTORY_BYTES),
+        }
     }
 }
 
@@ -125,30 +128,28 @@ impl HistoryLog for HistoryFile {
     fn append(&mut self, entry: &Entry) -> Result<()> {
         let append = || -> io::Result<()> {
             if let Some(directory) = self.path.parent() {
-                std::fs::create_dir_all(directory)?;
+                self.files.make_directories(directory)?;
             }
-            let mut file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+            let bytes = self.bytes()?;
             let mut line = Vec::new();
             // A power cut may have torn the last line: the new one must not be glued to it.
-            if file.metadata()?.len() > 0 {
-                file.seek(SeekFrom::End(-1))?;
-                let mut last = [0];
-                file.read_exact(&mut last)?;
-                if last != [b'\n'] {
-                    line.push(b'\n');
-                }
+            if bytes > 0 && self.files.read(&self.path, bytes - 1, 1)? != [b'\n'] {
+                line.push(b'\n');
             }
             serde_json::to_writer(&mut line, entry)?;
             line.push(b'\n');
-            if file.metadata()?.len().saturating_add(line.len() as u64) > MAX_HISTORY_BYTES {
+            if bytes.saturating_add(line.len() as u64) > MAX_HISTORY_BYTES {
                 let mut kept = newest_half(&self.newest()?);
                 kept.append(&mut line);
-                return linux::replace_file(&self.path, &kept);
+                return replace(self.files.as_ref(), &self.path, &kept);
             }
-            file.write_all(&line)?;
+            let mut file = self.files.append(&self.path)?;
+            file.write(&line)?;
             // Without this flush a fallback could be forgotten by the very power cut that follows it.
-            file.sync_all()?;
-            linux::sync_directory_of(&self.path)
+            if holds(Barrier::HistoryLine) {
+                file.sync()?;
+            }
+            if holds(Barrier::HistoryName) { self.files.sync_directory_of(&self.path) } else { Ok(()) }
         };
         append().map_err(file("append to", &self.path))
     }
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let mut history = HistoryFile::in_directory(dir.path());
+        let mut history = HistoryFile::in_directory(&State::on_disk(dir.path()));
         assert_eq!(history.entries().unwrap(), []);
         history.append(&entry(Happening::Armed)).unwrap();
         let path = dir.path().join("history.jsonl");
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn a_device_that_lives_long_keeps_the_newest_entries_and_the_highest_floor() {
         let dir = tempfile::tempdir().unwrap();
-        let mut history = HistoryFile::in_directory(dir.path());
+        let mut history = HistoryFile::in_directory(&State::on_disk(dir.path()));
         history.append(&Entry { floor: Some(Version::new(7, 0, 0)), ..entry(Happening::Confirmed) }).unwrap();
         let path = dir.path().join("history.jsonl");
         let reason = Some("x".repeat(20_000));

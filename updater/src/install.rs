@@ -187,7 +187,7 @@ fn go_by_ranges<D: Deed>(
         Err(settled) => return deed.settled(device, &opened, settled),
     };
     let disk = Rc::clone(&device.ports.disk);
-    let mut survey = Survey::new(device, disk.as_ref(), &opened)?;
+    let mut survey = Survey::new(device, disk.as_ref(), &opened);
     let images = (0..opened.manifest().images.len())
         .map(|image| survey.by_ranges(image, ranges, progress))
         .collect::<Result<Vec<_>>>()?;
@@ -211,7 +211,7 @@ fn from_stream<D: Deed>(
     };
     let mut feed = StreamFeed::new(bytes, &opened);
     let disk = Rc::clone(&device.ports.disk);
-    let mut survey = Survey::new(device, disk.as_ref(), &opened)?;
+    let mut survey = Survey::new(device, disk.as_ref(), &opened);
     let mut images = Vec::new();
     for image in 0..opened.manifest().images.len() {
         match feed.next(tally)? {

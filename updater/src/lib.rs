@@ -20,6 +20,7 @@ pub mod engine;
 pub mod error;
 pub mod evidence;
 pub mod fetch;
+pub mod files;
 pub mod gate;
 pub mod health;
 pub mod history;

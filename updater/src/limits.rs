@@ -34,6 +34,8 @@ pub const MAX_AHEAD_BYTES: u64 = 1 << 20;
 pub const UNDER_WAY_BYTES: usize = 8 << 20;
 /// Buffers of at most [`COPY_BYTES`] that are kept to be used again.
 pub const MAX_SPARE_BUFFERS: usize = 8;
+/// Work that holds fewer bytes than that takes less time than to make a thread for it.
+pub const THREAD_BYTES: usize = 64 << 10;
 /// Threads that compute: more hold more memory, and the disk is slower than four.
 pub const MAX_THREADS: usize = 4;
 /// Chunks that are looked at to see whether a bank of which nothing is known is worth a look at all of them.

@@ -251,26 +251,6 @@ pub fn try_lock(path: &Path) -> io::Result<LockAttempt> {
     }
 }
 
-/// Writes a small file so that after a power cut either the old or the new content is there.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write as _;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
-    let next = path.with_file_name(name);
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&next)?;
-        file.write_all(bytes)?;
-        // Without it the rename could reach the disk before the content, and an empty file would be left.
-        file.sync_all()?;
-        std::fs::rename(&next, path)?;
-        sync_directory_of(path)
-    };
-    replace().inspect_err(|_| {
-        // What did not fit takes no room.
-        let _ = std::fs::remove_file(&next);
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

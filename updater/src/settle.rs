@@ -11,6 +11,7 @@ use crate::{
     engine::{Event, Rearm, State},
     error::Result,
     evidence::{self, Occasion, Witness},
+    files::State as StateDirectory,
     history::{Entry, Happening},
     ports::AfterReboot,
     printer,
@@ -21,11 +22,11 @@ use crate::{
 pub fn settle_with_evidence(
     device: &mut Device,
     rearm: Rearm,
-    state_dir: &Path,
+    state: &StateDirectory,
     pstore: &Path,
 ) -> Result<Option<AfterReboot>> {
     let boot_id = device.boot_id()?;
-    let witness = evidence::collect(state_dir, pstore, occasion(device, &boot_id)).unwrap_or_else(|error| {
+    let witness = evidence::collect(state, pstore, occasion(device, &boot_id)).unwrap_or_else(|error| {
         printer::person(&format!("warning: {}", error.line()));
         None
     });
@@ -38,7 +39,7 @@ pub fn settle_with_evidence(
         device.note_witness(witness);
     }
     let after = settle_after(device, rearm, witness.as_ref())?;
-    if !trial_runs && let Err(error) = evidence::close_all(state_dir) {
+    if !trial_runs && let Err(error) = evidence::close_all(state) {
         printer::person(&format!("warning: {}", error.line()));
     }
     Ok(after)

@@ -1,7 +1,5 @@
 //! What `status` says: the record, the running bank and the loader, seen together.
 
-use std::path::Path;
-
 use bank_format::{
     Bank, Release,
     record::{BankState, Outcome, Purpose, TrialPhase},
@@ -185,8 +183,8 @@ fn word<T: Serialize>(value: &T) -> String {
 impl Status {
     /// Adds how the checks of the newest trial stand. A history that cannot be read is a warning.
     #[must_use]
-    pub fn with_health(mut self, device: &Device, state_dir: &Path) -> Self {
-        match judged::newest(device, state_dir) {
+    pub fn with_health(mut self, device: &Device, state: &crate::files::State) -> Self {
+        match judged::newest(device, state) {
             Ok(health) => self.health = health,
             Err(error) => self.warnings.push(warnings::of_history(&error)),
         }

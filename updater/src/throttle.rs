@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::read_small,
     error::{Error, Result, file},
+    files::{DiskFiles, replace},
     limits::{MAX_BURST, MIN_RATE_BYTES, THROTTLE_INTERVAL},
     linux,
     ports::{
@@ -100,7 +101,7 @@ impl Override {
         let done = match limits {
             Some(limits) => {
                 let text = serde_json::to_string(limits).map_err(io::Error::from);
-                text.and_then(|text| linux::replace_file(&self.path, text.as_bytes()))
+                text.and_then(|text| replace(&DiskFiles, &self.path, text.as_bytes()))
             }
             None => match std::fs::remove_file(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,6 +1,10 @@
 //! A medium under a loader's state: each write is flushed, and after a failed one nothing more is written.
 
-use crate::{error::Error, record::Medium};
+use crate::{
+    barrier::{Barrier, holds},
+    error::Error,
+    record::Medium,
+};
 
 /// Why a loader could not be asked or told.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +62,9 @@ impl<M: Medium> Guarded<M> {
             .write_at(offset, bytes)
             .map_err(|source| LoaderError::Medium { deed: "write", source })?;
         // Without it the write could reach the medium together with a later one, and both copies be torn by one power cut.
-        self.medium.flush().map_err(|source| LoaderError::Medium { deed: "flush", source })?;
+        if holds(Barrier::LoaderWrite) {
+            self.medium.flush().map_err(|source| LoaderError::Medium { deed: "flush", source })?;
+        }
         self.poisoned = false;
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! The two copies on their medium: which one counts, and how both are written so that one is always whole.
 
 use super::{COPY_BYTES, Copy, Record, decode_copy, encode_copy};
-use crate::error::{Error, Result};
+use crate::{
+    barrier::{Barrier, holds},
+    error::{Error, Result},
+};
 
 /// Never an error: only the write that repairs a record makes a drive replace its rotten sectors.
 const UNREADABLE: &str = "it cannot be read";
@@ -98,12 +101,18 @@ impl<M: Medium> Store<M> {
         let sequence = sequence.saturating_add(1);
         let bytes = encode_copy(record, sequence).map_err(StoreError::Format)?;
         self.poisoned = true;
-        for copy in [1 - newest, newest] {
+        let order =
+            if holds(Barrier::RecordStaleFirst) { [1 - newest, newest] } else { [newest, 1 - newest] };
+        for (copy, barrier) in
+            order.into_iter().zip([Barrier::RecordBetweenCopies, Barrier::RecordSecondCopy])
+        {
             self.medium
                 .write_at((copy * COPY_BYTES) as u64, &bytes)
                 .map_err(|source| StoreError::Medium { deed: "write", source })?;
             // Without this flush both copies could be torn by one power cut.
-            self.medium.flush().map_err(|source| StoreError::Medium { deed: "flush", source })?;
+            if holds(barrier) {
+                self.medium.flush().map_err(|source| StoreError::Medium { deed: "flush", source })?;
+            }
         }
         self.newest = Some((sequence, newest));
         self.poisoned = false;

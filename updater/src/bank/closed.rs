@@ -6,7 +6,12 @@
 
 use std::io;
 
-use bank_format::{Bank, record::Record, verity::BLOCK_BYTES};
+use bank_format::{
+    Bank,
+    barrier::{Barrier, holds},
+    record::Record,
+    verity::BLOCK_BYTES,
+};
 
 use super::{PassiveBank, proof::fill};
 use crate::{
@@ -45,5 +50,5 @@ fn close(disk: &dyn BankDisk, bank: Bank) -> io::Result<()> {
     let mut image = disk.open(bank, BOOT, Access::Write)?;
     image.write_at(0, &vec![0; filled])?;
     // Without it the wipe could wait in memory for days, and a power cut bring the bank back.
-    image.flush()
+    if holds(Barrier::BankClosed) { image.flush() } else { Ok(()) }
 }

@@ -81,14 +81,15 @@ pub(super) fn read_data(
     file.forget_cached().map_err(failed)?;
     let mut builder = TreeBuilder::new(expected.bytes, expected.salt).map_err(bundle)?;
     let salt: Arc<[u8]> = expected.salt.into();
-    let mut crew: Crew<(Leaves, usize, Pages)> = Crew::new()?;
+    let mut crew: Crew<(Leaves, usize, Pages)> = Crew::new();
     let mut tree: Vec<(u64, [u8; BLOCK_BYTES])> = Vec::new();
     let mut spare: Vec<Pages> = Vec::new();
+    let piece_bytes = expected.bytes.min(DIRECT_BYTES as u64) as usize;
     let mut offset = 0;
     loop {
-        while offset < expected.bytes && crew.has_room(DIRECT_BYTES) {
+        while offset < expected.bytes && crew.has_room(piece_bytes) {
             let wanted = (expected.bytes - offset).min(DIRECT_BYTES as u64) as usize;
-            let mut pages = spare.pop().unwrap_or_default();
+            let mut pages = spare.pop().unwrap_or_else(|| Pages::for_content(expected.bytes));
             let buffer = pages.bytes_mut().get_mut(..wanted).unwrap_or_default();
             let read = fill(file, offset, buffer).map_err(failed)?;
             if read < wanted {
@@ -102,7 +103,7 @@ pub(super) fn read_data(
             }
             offset += wanted as u64;
             let salt = Arc::clone(&salt);
-            crew.give(DIRECT_BYTES, move |_| {
+            crew.give(piece_bytes, move |_| {
                 let buffer = pages.bytes().get(..wanted).unwrap_or_default();
                 Ok((Leaves::of(&salt, buffer), wanted, pages))
             });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bank_format::{
     Bank, Digest256, Manifest, Verified,
+    barrier::{Barrier, holds},
     index::{Chunk, ChunkTable},
     manifest::{Image, Tree},
     record::ImageProof,
@@ -58,7 +59,8 @@ impl<'a> BankWriter<'a> {
             })?;
             images.push(OpenImage { entry, salt: entry.salt().map_err(bundle)?, file });
         }
-        let held_bytes = images.last().map_or(0, |last| last.entry.bytes.min(BLOCK_BYTES as u64));
+        let held = if holds(Barrier::BankFirstBlockLast) { BLOCK_BYTES as u64 } else { 0 };
+        let held_bytes = images.last().map_or(0, |last| last.entry.bytes.min(held));
         let mut writer = Self { bank, images, held: vec![0; held_bytes as usize], written_bytes: 0 };
         writer.wipe()?;
         Ok(writer)
@@ -69,7 +71,8 @@ impl<'a> BankWriter<'a> {
         if let Some(last) = self.images.last_mut() {
             let failed = last.failed(self.bank, "wipe the first block of");
             // Without this flush the old first block could outlive the blocks behind it, and firmware would start a mixture.
-            last.file.write_at(0, &zeros).and_then(|()| last.file.flush()).map_err(failed)?;
+            let file = last.file.as_mut();
+            file.write_at(0, &zeros).and_then(|()| flushed(file, Barrier::BankWipe)).map_err(failed)?;
         }
         Ok(())
     }
@@ -129,7 +132,7 @@ impl<'a> BankWriter<'a> {
         }
         // Without this flush the read-back would prove the page cache, and the first block, which makes the bank bootable, could reach the
         // medium before what it leads to.
-        self.flush()?;
+        self.flush(Barrier::BankData)?;
         let mut proofs = BTreeMap::new();
         for (number, table) in (0..self.images.len()).zip(tables) {
             self.prove_data(number, table, progress)?;
@@ -143,7 +146,7 @@ impl<'a> BankWriter<'a> {
             proofs.insert(entry.name.clone(), proof);
         }
         // As above, for the trees.
-        self.flush()?;
+        self.flush(Barrier::BankTrees)?;
         for number in 0..self.images.len() {
             self.prove_tree(number)?;
         }
@@ -154,11 +157,11 @@ impl<'a> BankWriter<'a> {
         Ok((Staged { bank }, proofs, self.written_bytes))
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self, barrier: Barrier) -> Result<()> {
         let bank = self.bank;
         self.images.iter_mut().try_for_each(|open| {
             let failed = open.failed(bank, "flush");
-            open.file.flush().map_err(failed)
+            flushed(open.file.as_mut(), barrier).map_err(failed)
         })
     }
 
@@ -212,7 +215,7 @@ impl<'a> BankWriter<'a> {
         // Without this flush the record would call a bank written that does not start.
         let read = file
             .write_at(0, &self.held)
-            .and_then(|()| file.flush())
+            .and_then(|()| flushed(file, Barrier::BankFirstBlock))
             .and_then(|()| file.forget_cached())
             .and_then(|()| fill(file, 0, &mut first));
         if read.as_ref().is_ok_and(|read| *read == first.len()) && first == self.held {
@@ -227,6 +230,10 @@ impl<'a> BankWriter<'a> {
     fn image(&mut self, number: usize) -> Result<&mut OpenImage<'a>> {
         self.images.get_mut(number).ok_or(Error::Bug { detail: "there is no image of that number" })
     }
+}
+
+fn flushed(file: &mut dyn ImageFile, barrier: Barrier) -> std::io::Result<()> {
+    if holds(barrier) { file.flush() } else { Ok(()) }
 }
 
 fn expected<'e>(bank: Bank, entry: &'e Image, salt: &'e [u8]) -> Expected<'e> {

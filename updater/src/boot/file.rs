@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bank::Staged,
+    files::{DiskFiles, replace},
     limits::{MAX_SIMULATED_BOOTS, MAX_SMALL_FILE_BYTES},
-    linux,
     ports::{AfterReboot, BootControl, Reboot},
 };
 
@@ -68,7 +68,7 @@ impl FileBoot {
     fn save(&self, state: &State) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(state)?;
         bytes.push(b'\n');
-        linux::replace_file(&self.path, &bytes)
+        replace(&DiskFiles, &self.path, &bytes)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {

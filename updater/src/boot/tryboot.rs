@@ -16,7 +16,10 @@ use bank_format::{
 };
 
 use super::uboot::named;
-use crate::{linux, medium::PathMedium};
+use crate::{
+    files::{DiskFiles, replace},
+    medium::PathMedium,
+};
 
 const FILE: &str = "autoboot.txt";
 const PARAMETER: &str = "0 tryboot";
@@ -39,7 +42,7 @@ impl RebootFlag for RebootParameter {
     }
 
     fn arm(&mut self) -> io::Result<()> {
-        linux::replace_file(&self.path, PARAMETER.as_bytes())
+        replace(&DiskFiles, &self.path, PARAMETER.as_bytes())
     }
 
     fn disarm(&mut self) -> io::Result<()> {

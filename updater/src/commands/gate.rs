@@ -88,7 +88,7 @@ impl Args {
 fn begin_evidence(config: &Config, device: &Device) -> Option<Attempt> {
     let bank = device.running();
     let release = device.record().banks.get(bank).release.as_ref();
-    let begun = Attempt::begin(&config.state_dir, release, bank);
+    let begun = Attempt::begin(&config.state(), release, bank);
     begun.map_err(|error| printer::person(&format!("warning: {}", error.line()))).ok()
 }
 

@@ -9,6 +9,7 @@ use super::{Context, Exit, health};
 use crate::{
     error::{Error, Result},
     evidence::{self, Kept},
+    files::DiskFiles,
     gate::harmless,
     history::{Entry, HistoryFile, HistoryLog},
     limits::MAX_SHOWN_LINES,
@@ -57,7 +58,7 @@ impl Args {
     /// Prints the entries, oldest first, or one of them.
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = context.load()?;
-        let entries = HistoryFile::in_directory(&config.state_dir).entries()?;
+        let entries = HistoryFile::in_directory(&config.state()).entries()?;
         match self.one {
             Some(One::Show { number }) => show(context, &entries, number)?,
             None => list(context, &entries, self.last),
@@ -84,7 +85,7 @@ fn show(context: &Context, entries: &[Entry], number: usize) -> Result<()> {
         return Err(Error::Usage { detail });
     };
     let directory = entry.evidence.as_deref().map(Path::new).filter(|directory| directory.is_dir());
-    let kept = directory.map(evidence::read);
+    let kept = directory.map(|directory| evidence::read(&DiskFiles, directory));
     match context.format {
         Format::Json => printer::object(&Shown { number, entry, kept }),
         Format::Text => {

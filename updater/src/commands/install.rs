@@ -99,7 +99,7 @@ fn described(report: &PlanReport) -> String {
 fn terms(config: &Config) -> Result<Terms> {
     Ok(Terms {
         compatible: config.compatible.clone(),
-        trust: trust::load(&config.trust_root, &config.state_dir)?,
+        trust: trust::load(&config.trust_root, &config.state())?,
         network: config.network.clone(),
     })
 }

@@ -33,7 +33,7 @@ impl Args {
         let (_lock, mut device) = open_locked(&config)?;
         let before = device.engine().state();
         let pstore = Path::new(pstore::DIRECTORY);
-        let after = settle_with_evidence(&mut device, Rearm::Allowed, &config.state_dir, pstore)?;
+        let after = settle_with_evidence(&mut device, Rearm::Allowed, &config.state(), pstore)?;
         // Where the confirmed bank stands, the disk has proven itself.
         if after.is_none() && device.running() == device.record().confirmed {
             table::look_after(&config.record);

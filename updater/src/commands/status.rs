@@ -16,7 +16,7 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = context.load()?;
         let device = Device::open(&config, Purpose::Look)?;
-        let mut status = status(&device)?.with_health(&device, &config.state_dir);
+        let mut status = status(&device)?.with_health(&device, &config.state());
         status.warnings.extend(of_machine(&config.run_dir));
         context.say(&status, &status.lines().join("\n"));
         Ok(Exit::Done)

@@ -4,6 +4,7 @@ use bank_format::release::Version;
 
 use super::*;
 use crate::{
+    files::DiskFiles,
     health::rounds::Standing,
     limits::{MAX_CHECK_OUTPUT_BYTES, MAX_HEALTH_CHECKS},
 };
@@ -26,8 +27,8 @@ impl Place {
         std::fs::create_dir(dir.path().join("pstore")).unwrap();
         Self { dir }
     }
-    fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
+    fn state(&self) -> State {
+        State::on_disk(&self.dir.path().join("state"))
     }
     fn pstore(&self) -> PathBuf {
         self.dir.path().join("pstore")
@@ -40,7 +41,11 @@ impl Place {
         collect(&self.state(), &self.pstore(), occasion).unwrap()
     }
     fn left(&self) -> Vec<u64> {
-        numbered(&self.state().join("evidence")).unwrap().into_iter().map(|(number, _)| number).collect()
+        numbered(&DiskFiles, &self.state().directory().join("evidence"))
+            .unwrap()
+            .into_iter()
+            .map(|(number, _)| number)
+            .collect()
     }
 }
 
@@ -49,7 +54,7 @@ fn evidence_that_cannot_be_kept_does_not_stay_in_the_firmwares_memory() {
     let place = Place::new();
     place.panics();
     // Nothing can be kept where a file is in the way of the directory.
-    std::fs::write(place.state(), "").unwrap();
+    std::fs::write(place.state().directory(), "").unwrap();
     let ordinary = Occasion::Ordinary { release: None, bank: Bank::A };
     assert!(collect(&place.state(), &place.pstore(), ordinary).is_err());
     assert_eq!(std::fs::read_dir(place.pstore()).unwrap().count(), 0);
@@ -80,7 +85,7 @@ fn a_trial_that_panics_leaves_its_snapshot_and_the_last_words_of_its_kernel() {
         assert!(witness.directory.ends_with("evidence/demo-1.2.0-1"), "{witness:?}");
         assert_eq!(witness.panic.as_deref(), Some("kernel panic: sysrq triggered crash"));
     }
-    let kept = read(attempt.directory());
+    let kept = read(&DiskFiles, attempt.directory());
     assert_eq!(kept.checks, [finding()]);
     assert_eq!(kept.journal.as_deref(), Some("the log so far\n"));
     assert!(kept.kernel.unwrap().contains("Kernel panic"));
@@ -95,10 +100,10 @@ fn the_kernels_word_is_the_reason_where_there_is_no_other() {
     place.panics();
     let witness = place.collect(failed(&release(2), None, None)).unwrap();
     assert_eq!(witness.panic.as_deref(), Some("kernel panic: sysrq triggered crash"));
-    assert_eq!(read(&witness.directory).reason, witness.panic);
+    assert_eq!(read(&DiskFiles, &witness.directory).reason, witness.panic);
     place.panics();
     let witness = place.collect(failed(&release(2), Some("initrd, root: rotten"), None)).unwrap();
-    assert_eq!(read(&witness.directory).reason.as_deref(), Some("initrd, root: rotten"));
+    assert_eq!(read(&DiskFiles, &witness.directory).reason.as_deref(), Some("initrd, root: rotten"));
 }
 
 #[test]
@@ -151,8 +156,8 @@ fn the_newest_are_kept_and_their_sum_is_bounded() {
         attempt.keep_kernel_log(&vec![b'\n'; 10 * MAX_KERNEL_LOG_BYTES]).unwrap();
         std::fs::write(attempt.directory().join(CHECKS), vec![b' '; 600 << 10]).unwrap();
     }
-    let attempts = numbered(&place.state().join("evidence")).unwrap();
-    let total: u64 = attempts.iter().map(|(_, path)| bytes_of(path).unwrap()).sum();
+    let attempts = numbered(&DiskFiles, &place.state().directory().join("evidence")).unwrap();
+    let total: u64 = attempts.iter().map(|(_, path)| bytes_of(&DiskFiles, path).unwrap()).sum();
     assert!(total <= MAX_EVIDENCE_BYTES, "{total}");
     assert!(attempts.len() >= 2 && attempts.last().unwrap().0 == 24, "{attempts:?}");
 }
@@ -170,7 +175,7 @@ fn the_longest_findings_can_be_read_back() {
     };
     let findings = vec![long; MAX_HEALTH_CHECKS + 5];
     attempt.keep_checks(&findings).unwrap();
-    assert_eq!(read(attempt.directory()).checks, findings);
+    assert_eq!(read(&DiskFiles, attempt.directory()).checks, findings);
 }
 
 #[test]
@@ -182,5 +187,5 @@ fn a_long_log_keeps_its_end_from_the_beginning_of_a_line() {
 
 #[test]
 fn a_directory_that_is_gone_has_nothing_to_say() {
-    assert_eq!(read(Path::new("/nonexistent/x")), Kept::default());
+    assert_eq!(read(&DiskFiles, Path::new("/nonexistent/x")), Kept::default());
 }

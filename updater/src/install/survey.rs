@@ -61,8 +61,8 @@ struct Hints {
 
 impl<'d> Survey<'d> {
     /// Before anything is read.
-    pub fn new(device: &'d Device, disk: &'d dyn BankDisk, opened: &'d Opened) -> Result<Self> {
-        Ok(Self { device, disk, opened, decoder: Decoder::new()? })
+    pub fn new(device: &'d Device, disk: &'d dyn BankDisk, opened: &'d Opened) -> Self {
+        Self { device, disk, opened, decoder: Decoder::default() }
     }
 
     /// An image whose bundle can be read in any place.
@@ -323,7 +323,7 @@ fn look(
     numbers: &[usize],
     seen: &mut dyn FnMut(u64),
 ) -> Result<Vec<u64>> {
-    let mut crew: Crew<Checked> = Crew::new()?;
+    let mut crew: Crew<Checked> = Crew::new();
     let mut found = Vec::with_capacity(numbers.len());
     let mut spare: Vec<Vec<u8>> = Vec::new();
     let mut take = |crew: &mut Crew<Checked>, spare: &mut Vec<Vec<u8>>| -> Result<bool> {

@@ -10,6 +10,7 @@ use crate::{
     engine::State,
     error::Result,
     evidence,
+    files::{Files, State as StateDirectory},
     gate::{Finding, reason},
     health::rounds::Standing,
     history::{Entry, Happening},
@@ -27,19 +28,19 @@ pub struct Judged {
 }
 
 /// The trial that runs, as its gate saw it a few seconds ago; else the newest one that has ended, if anything is known of its checks.
-pub(super) fn newest(device: &Device, state_dir: &Path) -> Result<Option<Judged>> {
+pub(super) fn newest(device: &Device, state: &StateDirectory) -> Result<Option<Judged>> {
     if matches!(device.engine().state(), State::Trial(_) | State::Healthy(_)) {
         let bank = device.running();
         let release = device.record().banks.get(bank).release.clone();
-        let findings = evidence::under_way(state_dir, release.as_ref(), bank);
+        let findings = evidence::under_way(state, release.as_ref(), bank);
         let checks: Vec<_> = findings.iter().map(Finding::in_short).collect();
         return Ok((!checks.is_empty()).then_some(Judged { release, phase: "judging", checks }));
     }
-    Ok(last_verdict(device.ports.history.entries()?))
+    Ok(last_verdict(state.files().as_ref(), device.ports.history.entries()?))
 }
 
 /// A trial that was rejected has two entries: that of its gate, with the checks, and that of the fallback.
-fn last_verdict(entries: Vec<Entry>) -> Option<Judged> {
+fn last_verdict(files: &dyn Files, entries: Vec<Entry>) -> Option<Judged> {
     let mut ends = entries.into_iter().rev().filter(|entry| match entry.event {
         Happening::Confirmed | Happening::Rejected | Happening::FellBack => true,
         // It ends what came before: a trial that was armed since has no verdict of an older one.
@@ -69,7 +70,7 @@ fn last_verdict(entries: Vec<Entry>) -> Option<Judged> {
     let mut checks = entry.checks;
     if let (true, Some(evidence)) = (checks.is_empty(), &entry.evidence) {
         // Its gate could not speak for itself any more, but has kept how they stood.
-        checks = evidence::read(Path::new(evidence)).checks.iter().map(Finding::in_short).collect();
+        checks = evidence::read(files, Path::new(evidence)).checks.iter().map(Finding::in_short).collect();
     }
     (!checks.is_empty()).then(|| Judged { release: entry.release, phase: entry.event.word(), checks })
 }
@@ -96,6 +97,7 @@ mod tests {
     use bank_format::{Bank, release::Version};
 
     use super::*;
+    use crate::files::DiskFiles;
 
     fn entry(event: Happening, minor: u64, checks: &[&str]) -> Entry {
         let finding = |name: &&str| Finding::of_step(name, Ok(()), Duration::ZERO);
@@ -115,7 +117,7 @@ mod tests {
     fn a_trial_that_died_is_not_told_by_the_checks_of_an_older_one() {
         use Happening::{Armed, Confirmed, FellBack, InstallStarted, Rejected};
         let old = [entry(Armed, 1, &[]), entry(Confirmed, 1, &["old"])];
-        let told = |newer: &[Entry]| last_verdict([&old, newer].concat());
+        let told = |newer: &[Entry]| last_verdict(&DiskFiles, [&old, newer].concat());
         assert_eq!(told(&[]).unwrap().words(), "demo 1.1.0, confirmed: 1 of 1 checks healthy");
         assert_eq!(told(&[entry(InstallStarted, 2, &[]), entry(Armed, 2, &[])]).unwrap().phase, "confirmed");
         assert_eq!(told(&[entry(Armed, 2, &[]), entry(FellBack, 2, &[])]), None, "it died at once");

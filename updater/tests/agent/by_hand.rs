@@ -141,7 +141,7 @@ fn status_warns_of_a_software_watchdog_and_shows_the_checks() {
     installed(dir.path(), "1.0.0", 1);
     rebooted(dir.path());
     let attempt = Attempt::begin(
-        &dir.path().join("state"),
+        &crate::support::state_of(dir.path()),
         open(dir.path()).record().banks.b.release.as_ref(),
         Bank::B,
     )

@@ -10,13 +10,14 @@ use std::{
 
 use crate::{
     health::Played,
-    support::{device_directory, installed, open, rebooted},
+    support::{device_directory, installed, open, rebooted, state_of},
 };
 use bank_format::{Bank, record::Outcome};
 use updater::{
     device::NoWork,
     engine::{Event, Rearm, State},
     evidence::{self, Attempt},
+    files::DiskFiles,
     gate::{Finding, Keeper},
     history::{Happening, HistoryFile, HistoryLog},
     limits,
@@ -28,7 +29,7 @@ fn panics_on_trial(directory: &Path) -> Attempt {
     let mut device = open(directory);
     assert_eq!(device.engine().state(), State::Trial(Bank::B));
     let release = device.record().banks.b.release.clone();
-    let attempt = Attempt::begin(&directory.join("state"), release.as_ref(), Bank::B).unwrap();
+    let attempt = Attempt::begin(&state_of(directory), release.as_ref(), Bank::B).unwrap();
     let keeper = Keeper::start(attempt.clone(), Arc::new(Played::default())).unwrap();
     while !attempt.directory().join("journal.txt").exists() {
         thread::sleep(Duration::from_millis(10));
@@ -60,7 +61,7 @@ fn a_panic_of_the_trial_is_told_by_the_next_good_boot() {
     let attempt = panics_on_trial(dir.path());
     let mut device = open(dir.path());
     assert_eq!(device.running(), Bank::A);
-    let (state, pstore) = (dir.path().join("state"), dir.path().join("pstore"));
+    let (state, pstore) = (state_of(dir.path()), dir.path().join("pstore"));
     settle_with_evidence(&mut device, Rearm::Allowed, &state, &pstore).unwrap();
     let last = device.record().last_result.clone().unwrap();
     assert_eq!(last.outcome, Outcome::FellBack);
@@ -93,13 +94,13 @@ fn a_panic_of_the_trial_is_told_by_the_next_good_boot() {
 #[test]
 fn the_keeper_does_not_wait_for_its_time_when_a_check_stands_otherwise() {
     let dir = tempfile::tempdir().unwrap();
-    let attempt = Attempt::begin(dir.path(), None, Bank::B).unwrap();
+    let attempt = Attempt::begin(&state_of(dir.path()), None, Bank::B).unwrap();
     let keeper = Keeper::start(attempt.clone(), Arc::new(Played::default())).unwrap();
     let began = Instant::now();
     for result in [Ok(()), Err("exit 1".to_owned())] {
         let findings = [Finding::of_step("kiosk answers", result, Duration::ZERO)];
         keeper.tell(&findings);
-        while evidence::read(attempt.directory()).checks != findings {
+        while evidence::read(&DiskFiles, attempt.directory()).checks != findings {
             assert!(began.elapsed() < limits::SNAPSHOT_INTERVAL, "kept too late");
             thread::sleep(Duration::from_millis(10));
         }
@@ -113,7 +114,7 @@ fn each_attempt_of_several_tries_has_its_own_evidence() {
     let path = dir.path().join("updater.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("tries = 2\n{text}")).unwrap();
-    let (state, pstore) = (dir.path().join("state"), dir.path().join("pstore"));
+    let (state, pstore) = (state_of(dir.path()), dir.path().join("pstore"));
     installed(dir.path(), "1.2.0", 1);
     rebooted(dir.path());
     let first = panics_on_trial(dir.path());
@@ -126,5 +127,5 @@ fn each_attempt_of_several_tries_has_its_own_evidence() {
     settle_with_evidence(&mut device, Rearm::Allowed, &state, &pstore).unwrap();
     let last = device.record().last_result.clone().unwrap();
     assert_eq!((last.outcome, last.evidence.as_deref()), (Outcome::FellBack, second.directory().to_str()));
-    assert_ne!(first, second);
+    assert_ne!(first.directory(), second.directory());
 }

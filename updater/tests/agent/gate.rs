@@ -10,12 +10,13 @@ use std::{
 
 use crate::{
     health::Played,
-    support::{config, device_directory, installed, open, rebooted, write},
+    support::{config, device_directory, installed, open, rebooted, state_of, write},
 };
 use bank_format::{Bank, record::Outcome};
 use updater::{
     engine::{Rearm, Sources, State},
     evidence::{self, Attempt},
+    files::DiskFiles,
     gate::{Finding, Verdict, Wait, Watch, decide, examine},
     health::{look::Eye, plan, plan_of_trial, rounds::Mode},
     history::{Happening, HistoryFile, HistoryLog},
@@ -39,7 +40,7 @@ fn gate(directory: &Path, failed: &[&str]) -> (Verdict, Vec<Finding>) {
     let limit = Duration::from_secs(9);
     // What has failed is not waited for: a built-in check gets half a minute.
     let mode = if failed.is_empty() { Mode::Until { soak: Duration::ZERO } } else { Mode::Once };
-    let attempt = Attempt::begin(&config.state_dir, None, Bank::B).unwrap();
+    let attempt = Attempt::begin(&config.state(), None, Bank::B).unwrap();
     let findings = examine(&eye, plan(&config), Wait::UntilUp(limit), mode, &mut Nobody);
     assert_eq!(*machine.waited.lock().unwrap(), [limit; 2]);
     (decide(&mut open(directory), &*machine, Some(&attempt), &findings).unwrap(), findings)
@@ -60,7 +61,7 @@ fn a_healthy_trial_is_confirmed_and_the_history_has_its_checks() {
     assert_eq!(verdict, Verdict::Confirmed);
     let expected = ["system is up", "boot-complete.target", "no failed unit", "state is writable"];
     assert_eq!(checks(&findings), expected);
-    let last = HistoryFile::in_directory(&dir.path().join("state")).entries().unwrap().pop().unwrap();
+    let last = HistoryFile::in_directory(&state_of(dir.path())).entries().unwrap().pop().unwrap();
     assert_eq!((last.event, checks(&last.checks)), (Happening::Confirmed, expected.to_vec()));
 }
 
@@ -82,7 +83,7 @@ fn a_sick_trial_leaves_its_reason_its_checks_and_its_log() {
     settle(&mut device, Rearm::Allowed).unwrap();
     let last = device.record().last_result.clone().unwrap();
     assert_eq!((last.outcome, last.reason.as_deref()), (Outcome::FellBack, Some(expected)));
-    let kept = evidence::read(Path::new(&last.evidence.unwrap()));
+    let kept = evidence::read(&DiskFiles, Path::new(&last.evidence.unwrap()));
     assert_eq!(kept.reason.as_deref(), Some(expected));
     assert_eq!(kept.journal.as_deref(), Some("the log of that boot\n"));
     let sick = kept.checks.iter().find(|finding| finding.check == "kiosk answers").unwrap();

@@ -155,6 +155,11 @@ fn pack(data: &[u8]) -> (ChunkTable, Vec<u8>) {
     (ChunkTable::new(&frames, &chunks).unwrap(), stored)
 }
 
+/// The state directory of a device.
+pub fn state_of(directory: &Path) -> updater::files::State {
+    updater::files::State::on_disk(&directory.join("state"))
+}
+
 /// A directory with a configuration for the `file` backend, one image `root`.
 pub fn device_directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::support::{bundle, confirmed, content, device_directory, installed, open, rebooted, write};
+use crate::support::{
+    bundle, confirmed, content, device_directory, installed, open, rebooted, state_of, write,
+};
 use bank_format::{
     Bank,
     manifest::Tree,
@@ -165,7 +167,7 @@ fn a_lost_or_wiped_record_is_rebuilt_and_the_floor_does_not_fall() {
         confirmed(dir.path(), "1.2.0", 3);
         let floor = open(dir.path()).record().floor.clone();
         assert!(floor.is_some());
-        let history = HistoryFile::in_directory(&dir.path().join("state"));
+        let history = HistoryFile::in_directory(&state_of(dir.path()));
         assert_eq!(history.entries().unwrap().into_iter().filter_map(|entry| entry.floor).max(), floor);
         std::fs::write(dir.path().join("record.bin"), wiped).unwrap();
         let mut device = open(dir.path());
