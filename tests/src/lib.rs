@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cuts;
 pub mod forge;
 pub mod fuzz;
 pub mod hostile;

@@ -6,27 +6,35 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::OnceLock,
     time::Duration,
 };
 
-use bank_format::{Bank, Release, TrustRoot, loader::Kind};
+use bank_format::{
+    Bank, Release, TrustRoot,
+    loader::Kind,
+    record::{Loaded, Record, Store},
+    release::Version,
+};
 use boot_hooks::scenarios::Moment;
 use updater::{
     Device, Terms,
     config::Network,
     device::NoWork,
     engine::{Event, Rearm},
+    evidence::Attempt,
     gate::{self, Finding, Verdict},
     ports::{AfterReboot, Silent},
     rollback::rollback,
-    settle::settle,
+    settle::settle_with_evidence,
     status::{Status, status},
 };
 
 use crate::{
     forge,
     loaders::{self, Board, Recovery, Start},
-    storage::{Contents, Place, Storage},
+    storage::{Contents, Cut, Place, Storage, Writer},
 };
 
 pub mod exceptions;
@@ -38,12 +46,16 @@ pub mod play;
 mod told;
 mod wounds;
 
+use hands::state_of;
 use image::{Started, root_is_whole, started};
 use initrd::End;
 
 /// Starts of a boot loader until a machine must be quiet: three tries of a trial, six hopeless boots, and three redirects
 /// in between are far fewer. More means that it spins.
 pub const MAX_STARTS: u32 = 24;
+
+/// The kernel's own store of last words, which these machines lack.
+const NO_PSTORE: &str = "/nonexistent";
 
 /// How a machine is when it is quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +85,15 @@ pub struct Machine {
     pub kernel_starts: BTreeMap<u8, u32>,
     /// Starts of the boot loader since the last quiet moment.
     pub starts: u32,
-    newest_minor: u8,
+    newest: Option<image::Release>,
     /// Moments of the deed that is to be cut, each with the deeds of the storage before it.
     moments: Vec<(Moment, usize)>,
     /// Whether the initrd has sent the loader to the recovery entry since the last quiet moment.
     pub asked_for_recovery: bool,
     /// Releases (by minor version) whose health gate has passed once; a factory disk's release needs none.
     pub gate_passed: BTreeSet<u8>,
+    /// The gate passes of this log: which release, after how many deeds.
+    passes: Vec<(u8, usize)>,
     /// Releases that ran without being on trial.
     pub ran_as_confirmed: BTreeSet<u8>,
     /// What happened, for a person who reads why a test failed.
@@ -102,10 +116,11 @@ impl Machine {
             running: None,
             kernel_starts: BTreeMap::new(),
             starts: 0,
-            newest_minor: 0,
+            newest: None,
             moments: Vec::new(),
             asked_for_recovery: false,
             gate_passed: BTreeSet::from([0]),
+            passes: Vec::new(),
             ran_as_confirmed: BTreeSet::new(),
             journal: Vec::new(),
         })
@@ -123,13 +138,74 @@ impl Machine {
             running: None,
             kernel_starts: self.kernel_starts.clone(),
             starts: 0,
-            newest_minor: self.newest_minor,
+            newest: self.newest,
             moments: Vec::new(),
             asked_for_recovery: false,
             gate_passed: self.gate_passed.clone(),
+            passes: Vec::new(),
             ran_as_confirmed: self.ran_as_confirmed.clone(),
             journal: self.journal.clone(),
         }
+    }
+
+    /// The same machine, as it runs, on storage of its own.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut copy = self.with_contents(self.storage().contents());
+        copy.running = self.running;
+        copy.board.tryboot = self.board.tryboot;
+        copy.parameter.0.set(self.parameter.0.get());
+        copy
+    }
+
+    /// The power goes, and leaves this.
+    pub fn lose_power(&mut self, contents: Contents) {
+        *self = self.with_contents(contents);
+    }
+
+    /// A machine, off, with what another one had when its power went: what it knows of what was asked for and of gates that passed until then.
+    #[must_use]
+    pub fn after_cut_of(&self, begun: &Self, cut: &Cut, contents: Contents) -> Self {
+        let mut machine = self.with_contents(contents);
+        machine.newest = begun.newest;
+        let passed = begun.passes.iter().filter(|(_, deeds)| *deeds <= cut.done).map(|(minor, _)| *minor);
+        machine.gate_passed.extend(passed);
+        machine
+    }
+
+    /// The same machine, still running, after a process that did what `begun` did was killed after so many deeds. The kernel has all of them.
+    #[must_use]
+    pub fn killed_after(&self, begun: &Self, deeds: usize) -> Self {
+        let mut machine = self.copy();
+        machine.newest = begun.newest;
+        machine.board.storage = begun.storage().after_deeds(deeds);
+        machine
+    }
+
+    /// The bank that the record calls confirmed.
+    #[must_use]
+    pub fn confirmed_on_record(&self) -> Bank {
+        self.on_record().map_or(Bank::A, |record| record.confirmed)
+    }
+
+    /// The floor in the record.
+    #[must_use]
+    pub fn floor_on_record(&self) -> Option<Version> {
+        self.on_record().and_then(|record| record.floor)
+    }
+
+    fn on_record(&self) -> Option<Record> {
+        let medium = self.storage().medium(Place::Record, Writer::System);
+        match Store::open(medium).ok()?.1 {
+            Loaded::Record(record) => Some(*record),
+            Loaded::Blank | Loaded::Lost(_) => None,
+        }
+    }
+
+    /// The release that was asked for last is asked for once more.
+    pub fn install_again(&mut self) -> Played<()> {
+        let release = self.newest.ok_or("nothing was installed before")?;
+        self.install_release(release)
     }
 
     /// Its storage.
@@ -147,7 +223,7 @@ impl Machine {
     /// The newest release that was ever installed.
     #[must_use]
     pub fn newest_minor(&self) -> u8 {
-        self.newest_minor
+        self.newest.map_or(0, |release| release.minor)
     }
 
     /// The bank that runs.
@@ -201,7 +277,7 @@ impl Machine {
             self.running = None;
             let left = self.board.storage.unflushed_by_system();
             if !left.is_empty() {
-                return Err(format!("a reset with unflushed writes to {left:?}"));
+                self.suffer(format!("a reset with unflushed writes to {left:?}"))?;
             }
         }
         Ok(Quiet::Spins)
@@ -275,13 +351,11 @@ impl Machine {
         if trial == initrd::Trial::No {
             self.ran_as_confirmed.insert(started.release.minor);
         }
-        let mut device = self.agent(Vec::new())?;
-        let before = device.engine().state();
-        let after =
-            settle(&mut device, Rearm::Allowed).map_err(|error| format!("settle: {}", error.line()))?;
-        self.note(format!("settled from {before:?}: {:?}", device.engine().state()));
-        if after.is_some() {
-            return self.go_down();
+        match self.settle() {
+            Ok(None) => (),
+            Ok(Some(_)) => return self.go_down(),
+            // The unit has failed, and nothing else happens: it is up. A trial is judged all the same.
+            Err(why) => self.suffer(why)?,
         }
         match trial {
             initrd::Trial::No => return Ok(End::Up),
@@ -294,8 +368,18 @@ impl Machine {
         let failed = (image == Image::Unhealthy).then(|| "exit code 1: no answer".to_owned());
         if failed.is_none() {
             self.gate_passed.insert(started.release.minor);
+            self.passes.push((started.release.minor, self.storage().deeds()));
         }
-        match self.judge(failed)? {
+        let verdict = match self.judge(failed) {
+            Ok(verdict) => verdict,
+            Err(why) => {
+                self.suffer(why)?;
+                self.note("the gate has failed; the system resets".into());
+                self.running = None;
+                return Ok(End::Reset);
+            }
+        };
+        match verdict {
             Verdict::NoTrial | Verdict::Confirmed => Ok(End::Up),
             Verdict::Rejected { after: Some(AfterReboot::GoingDown | AfterReboot::Simulated(_)), .. } => {
                 self.go_down()
@@ -304,11 +388,34 @@ impl Machine {
         }
     }
 
+    fn settle(&mut self) -> Played<Option<AfterReboot>> {
+        let mut device = self.agent(Vec::new())?;
+        let before = device.engine().state();
+        let state = state_of(self.storage());
+        let after = settle_with_evidence(&mut device, Rearm::Allowed, &state, Path::new(NO_PSTORE))
+            .map_err(|error| format!("settle: {}", error.line()))?;
+        self.note(format!("settled from {before:?}: {:?}", device.engine().state()));
+        Ok(after)
+    }
+
+    /// What must not fail in a machine whose storage is sound.
+    fn suffer(&mut self, why: String) -> Played<()> {
+        if !self.storage().is_sick() {
+            return Err(why);
+        }
+        self.note(why);
+        Ok(())
+    }
+
     fn judge(&mut self, failed: Option<String>) -> Played<Verdict> {
         self.moment(Moment::Deciding);
         let mut device = self.agent(Vec::new())?;
+        let bank = device.running();
+        let release = device.record().banks.get(bank).release.clone();
+        let attempt = Attempt::begin(&state_of(self.storage()), release.as_ref(), bank)
+            .map_err(|error| format!("evidence: {}", error.line()))?;
         let findings = [Finding::of_step("kiosk answers", failed.map_or(Ok(()), Err), Duration::ZERO)];
-        let verdict = gate::decide(&mut device, &hands::NoJournal, None, &findings)
+        let verdict = gate::decide(&mut device, &hands::NoJournal, Some(&attempt), &findings)
             .map_err(|error| format!("gate: {}", error.line()))?;
         self.note(format!("gate: {verdict:?}"));
         self.moment(Moment::Decided);
@@ -317,8 +424,10 @@ impl Machine {
 
     /// An orderly shutdown and a reset.
     fn go_down(&mut self) -> Played<End> {
-        let mut device = self.agent(Vec::new())?;
-        device.handle(Event::Ending, &mut NoWork).map_err(|error| format!("ending: {}", error.line()))?;
+        let ending = |mut device: Device| {
+            device.handle(Event::Ending, &mut NoWork).map_err(|error| format!("ending: {}", error.line()))
+        };
+        self.agent(Vec::new()).and_then(ending).map(drop).or_else(|why| self.suffer(why))?;
         self.board.tryboot = self.parameter.0.take();
         self.note("goes down in order".into());
         self.running = None;
@@ -340,15 +449,23 @@ impl Machine {
 
     /// The agent installs a release of this behaviour, newer than all before, and arms it.
     pub fn install(&mut self, image: boot_hooks::scenarios::Image) -> Played<()> {
-        self.newest_minor += 1;
-        let release = image::Release { image, minor: self.newest_minor };
-        self.note(format!("installs {} {image:?}", release.version()));
-        let trust = TrustRoot::from_trusted(&forge::root(1, 1)).map_err(|error| error.to_string())?;
+        self.install_release(image::Release { image, minor: self.newest_minor() + 1 })
+    }
+
+    /// The agent installs this release, and arms it.
+    pub fn install_release(&mut self, release: image::Release) -> Played<()> {
+        self.newest = Some(release);
+        self.note(format!("installs {} {:?}", release.version(), release.image));
+        static TRUST: OnceLock<Result<TrustRoot, String>> = OnceLock::new();
+        let made = || TrustRoot::from_trusted(&forge::root(1, 1)).map_err(|error| error.to_string());
+        let trust = TRUST.get_or_init(made).clone()?;
         let network = Network::default();
         let terms = Terms { compatible: "test,any".into(), trust, network };
         let mut device = self.agent(release.bundle())?;
-        updater::install(&mut device, &terms, "http://server/bundle.roro", &mut Silent)
-            .map_err(|error| format!("install: {}", error.line()))?;
+        match updater::install(&mut device, &terms, "http://server/bundle.roro", &mut Silent) {
+            Ok(_) | Err(updater::Error::NothingToDo { .. }) => (),
+            Err(error) => return Err(format!("install: {}", error.line())),
+        }
         let bank = self.running.map(|bank| !bank).ok_or("no system runs")?;
         let written = self.storage().deeds_until_flushed(&[Place::Boot(bank), Place::Root(bank)]);
         self.moment_after(Moment::Arming, written);

@@ -1,132 +1,37 @@
-//! What a simulated machine keeps without power: partitions, firmware variables, the history; and every state that a power
+//! What a simulated machine keeps without power: partitions, firmware variables, the files of its state partition; and every state that a power
 //! cut can leave of it.
 //!
 //! Fault model. A partition is written in sectors of 512 bytes. A write is on stable storage once its place was flushed; until
 //! then a power cut may drop it, keep it, or tear it between any two sectors, and may do so out of order with the other writes
-//! since the flush. A write of the boot loader goes past the system's cache, so the next flush of any place settles it. One
-//! firmware variable, and one line of the history, is there or not: their own journals see to that, and other suites to them.
+//! since the flush. A write of the boot loader goes past the system's cache, so the next flush of any place settles it. A file's data is
+//! safe once the file was flushed, its name once the names were; names arrive in their order. One firmware variable is there or not: the firmware's
+//! own journal sees to that.
+
+pub mod contents;
+pub mod cuts;
+mod fault;
+mod files;
+mod log;
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    fmt, io,
-    rc::Rc,
+    collections::BTreeSet,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bank_format::{Bank, Digest256, efi::VarStore, record::Medium};
-use updater::history::Entry;
+use bank_format::{efi::VarStore, record::Medium};
+
+pub use contents::{Contents, Place};
+pub use cuts::{Cut, Replay};
+pub use fault::{At, Fault, What};
+pub use files::StateFiles;
+pub use log::{Deed, Writer};
+
+use fault::{Asked, Going};
+use log::{Arrival, Naming, Open};
 
 /// Bytes that a drive writes or does not write.
 pub const SECTOR_BYTES: usize = 512;
-
-/// A place that keeps bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// The partition `record`.
-    Record,
-    /// The partition `loader` of GRUB.
-    Loader,
-    /// Copy 0 or 1 of U-Boot's environment.
-    Environment(u8),
-    /// The file `autoboot.txt`.
-    Autoboot,
-    /// The boot image of a bank.
-    Boot(Bank),
-    /// The root image of a bank.
-    Root(Bank),
-}
-
-/// Who writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writer {
-    /// Initrd or agent, through the kernel's cache.
-    System,
-    /// The boot loader, straight to the drive.
-    Loader,
-}
-
-/// One deed on the storage.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Deed {
-    /// Bytes were written.
-    Write {
-        /// Where.
-        place: Place,
-        /// From this byte on.
-        offset: usize,
-        /// What.
-        bytes: Vec<u8>,
-        /// By whom.
-        writer: Writer,
-    },
-    /// A place was flushed.
-    Flush(Place),
-    /// A firmware variable was set, or removed.
-    Variable(String, Option<Vec<u8>>),
-    /// A line of the history was appended.
-    History(Box<Entry>),
-}
-
-/// All that is kept. A clone shares the bytes until one of both is written.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Contents {
-    places: BTreeMap<Place, Rc<Vec<u8>>>,
-    /// Firmware variables, as `NAME-VENDOR`.
-    pub variables: BTreeMap<String, Vec<u8>>,
-    /// The history.
-    pub history: Vec<Entry>,
-}
-
-impl Contents {
-    /// These places, and nothing else.
-    #[must_use]
-    pub fn of(places: impl IntoIterator<Item = (Place, Vec<u8>)>) -> Self {
-        let places = places.into_iter().map(|(place, bytes)| (place, Rc::new(bytes))).collect();
-        Self { places, ..Self::default() }
-    }
-
-    /// The bytes of a place.
-    #[must_use]
-    pub fn bytes(&self, place: Place) -> &[u8] {
-        self.places.get(&place).map(|bytes| bytes.as_slice()).unwrap_or_default()
-    }
-
-    /// The bytes of a place, to be changed.
-    pub fn bytes_mut(&mut self, place: Place) -> &mut Vec<u8> {
-        Rc::make_mut(self.places.entry(place).or_default())
-    }
-
-    fn write(&mut self, place: Place, offset: usize, bytes: &[u8]) {
-        let medium = self.bytes_mut(place);
-        let end = offset + bytes.len();
-        medium.resize(medium.len().max(end), 0);
-        if let Some(there) = medium.get_mut(offset..end) {
-            there.copy_from_slice(bytes);
-        }
-    }
-
-    fn apply(&mut self, deed: &Deed) {
-        match deed {
-            Deed::Write { place, offset, bytes, .. } => self.write(*place, *offset, bytes),
-            Deed::Flush(_) => (),
-            Deed::Variable(key, Some(value)) => {
-                self.variables.insert(key.clone(), value.clone());
-            }
-            Deed::Variable(key, None) => {
-                self.variables.remove(key);
-            }
-            Deed::History(entry) => self.history.push((**entry).clone()),
-        }
-    }
-
-    fn fingerprint(&self) -> Digest256 {
-        let mut all = format!("{:?}{:?}", self.variables, self.history).into_bytes();
-        for bytes in self.places.values() {
-            all.extend(Digest256::of(bytes).0);
-        }
-        Digest256::of(&all)
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -134,111 +39,161 @@ struct State {
     /// As it was when the log was begun.
     base: Contents,
     log: Vec<Deed>,
+    /// What of the log is not safe.
+    open: Open,
+    fault: Option<Fault>,
+    /// How often something has failed.
+    fired: u32,
 }
 
 /// The storage of one machine; clones are hands on the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Storage(Rc<RefCell<State>>);
+pub struct Storage(Arc<Mutex<State>>);
 
 impl Storage {
     /// A machine that was off with these contents.
     #[must_use]
     pub fn of(contents: Contents) -> Self {
-        Self(Rc::new(RefCell::new(State { base: contents.clone(), now: contents, log: Vec::new() })))
+        Self(Arc::new(Mutex::new(State { base: contents.clone(), now: contents, ..State::default() })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what a reader sees now.
+    pub fn with<T>(&self, look: impl FnOnce(&Contents) -> T) -> T {
+        look(&self.state().now)
     }
 
     /// What a reader sees now.
     #[must_use]
     pub fn contents(&self) -> Contents {
-        self.0.borrow().now.clone()
+        self.state().now.clone()
     }
 
     /// The first bytes of a place, at most `count`.
     #[must_use]
     pub fn head(&self, place: Place, offset: usize, count: usize) -> Vec<u8> {
-        let state = self.0.borrow();
-        let rest = state.now.bytes(place).get(offset..).unwrap_or_default();
-        rest.get(..count.min(rest.len())).unwrap_or_default().to_vec()
+        self.with(|contents| {
+            let rest = contents.bytes(place).get(offset..).unwrap_or_default();
+            rest.get(..count.min(rest.len())).unwrap_or_default().to_vec()
+        })
     }
 
     /// Something rots: changes the contents behind everybody's back.
     pub fn rot(&self, change: impl FnOnce(&mut Contents)) {
-        change(&mut self.0.borrow_mut().now);
+        change(&mut self.state().now);
     }
 
     /// Forgets what was done; what is there now counts as stable.
     pub fn begin_log(&self) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.base = state.now.clone();
         state.log.clear();
+        state.open = Open::default();
+    }
+
+    /// What was there when the log was begun, and what was done since.
+    #[must_use]
+    pub fn log(&self) -> (Contents, Vec<Deed>) {
+        let state = self.state();
+        (state.base.clone(), state.log.clone())
     }
 
     fn record(&self, deed: Deed) {
-        let mut state = self.0.borrow_mut();
-        state.now.apply(&deed);
+        let state = &mut *self.state();
+        state.now.apply(&deed, Arrival::Whole);
         state.log.push(deed);
+        state.open.after(&state.log, state.log.len() - 1);
     }
 
     /// Places that the system has written and not flushed since the log was begun. Nobody may reset a machine with these.
     #[must_use]
     pub fn unflushed_by_system(&self) -> BTreeSet<Place> {
-        let state = self.0.borrow();
-        pending(&state.log)
-            .into_iter()
-            .filter_map(|at| match state.log.get(at) {
-                Some(Deed::Write { place, writer: Writer::System, .. }) => Some(*place),
-                _ => None,
-            })
-            .collect()
+        let state = self.state();
+        let place = |at: &usize| match state.log.get(*at) {
+            Some(Deed::Write { place, writer: Writer::System, .. }) => Some(*place),
+            _ => None,
+        };
+        state.open.writes.iter().filter_map(place).collect()
+    }
+
+    /// Names and files of the state directory that are not safe. What was removed and comes back is removed again.
+    #[must_use]
+    pub fn unflushed_files(&self) -> Vec<String> {
+        let state = self.state();
+        let open = state.open.names.iter().chain(&state.open.writes).filter_map(|at| state.log.get(*at));
+        let told = |deed: &Deed| match deed {
+            Deed::Name(Naming::Put(path, _) | Naming::Rename(_, path)) => {
+                Some(format!("the name {}", path.display()))
+            }
+            Deed::Data { inode, .. } => Some(format!("data of file {inode}")),
+            _ => None,
+        };
+        open.filter_map(told).collect()
     }
 
     /// Deeds since the log was begun.
     #[must_use]
     pub fn deeds(&self) -> usize {
-        self.0.borrow().log.len()
+        self.state().log.len()
     }
 
-    /// Every state that a power cut since the log was begun can have left, each once, with words that say which.
+    /// Every state that a power cut since the log was begun can have left, each once, with the cut that leaves it.
     #[must_use]
-    pub fn after_power_cuts(&self) -> Vec<(String, Contents)> {
-        self.after_power_cuts_of(&[0]).into_iter().map(|(_, words, contents)| (words, contents)).collect()
+    pub fn after_power_cuts(&self) -> Vec<(Cut, Contents)> {
+        self.after_power_cuts_of(&[0]).into_iter().map(|(_, cut, contents)| (cut, contents)).collect()
     }
 
     /// The same for each of the stretches that begin after so many deeds, in rising order: each state once in each stretch, with the
     /// number of the stretch. A cut after a stretch has begun belongs to it, also where it loses what was written before.
     #[must_use]
-    pub fn after_power_cuts_of(&self, begins: &[usize]) -> Vec<(usize, String, Contents)> {
-        let state = self.0.borrow();
-        let mut seen = BTreeSet::new();
-        let cuts = cuts(&state.log).into_iter();
-        let states = cuts.map(|cut| {
-            let stretch = begins.iter().filter(|begin| **begin <= cut.deeds_over()).count().saturating_sub(1);
-            (stretch, cut.to_string(), cut.contents(&state))
-        });
-        states.filter(|(stretch, _, contents)| seen.insert((*stretch, contents.fingerprint()))).collect()
+    pub fn after_power_cuts_of(&self, begins: &[usize]) -> Vec<(usize, Cut, Contents)> {
+        let (base, log) = self.log();
+        let mut replay = Replay::new(base, &log);
+        let (mut seen, mut states) = (BTreeSet::new(), Vec::new());
+        loop {
+            for cut in replay.cuts_here() {
+                let over = cut.deeds_over();
+                let stretch = begins.iter().filter(|begin| **begin <= over).count().saturating_sub(1);
+                let contents = replay.contents(&cut);
+                if seen.insert((stretch, contents.fingerprint())) {
+                    states.push((stretch, cut, contents));
+                }
+            }
+            if !replay.step() {
+                return states;
+            }
+        }
     }
 
     /// Deeds until the last write to one of these places was over and flushed; none where nothing was written there.
     #[must_use]
     pub fn deeds_until_flushed(&self, places: &[Place]) -> usize {
-        let state = self.0.borrow();
+        let state = self.state();
         let last =
             state.log.iter().rposition(|deed| matches!(deed, Deed::Flush(place) if places.contains(place)));
         last.map_or(0, |at| at + 1)
     }
 
-    /// How many there are, those that are the same counted each.
+    /// All cuts, those that leave the same counted each.
     #[must_use]
-    pub fn possible_cuts(&self) -> usize {
-        cuts(&self.0.borrow().log).len()
+    pub fn possible_cuts(&self) -> Vec<Cut> {
+        let (base, log) = self.log();
+        let mut replay = Replay::new(base, &log);
+        let mut cuts = replay.cuts_here();
+        while replay.step() {
+            cuts.extend(replay.cuts_here());
+        }
+        cuts
     }
 
-    /// The one of them with this number.
+    /// What one of them leaves.
     #[must_use]
-    pub fn after_power_cut(&self, number: usize) -> Option<(String, Contents)> {
-        let state = self.0.borrow();
-        let cut = cuts(&state.log).into_iter().nth(number)?;
-        Some((cut.to_string(), cut.contents(&state)))
+    pub fn after_power_cut(&self, cut: &Cut) -> Contents {
+        let (base, log) = self.log();
+        Replay::new(base, &log).contents(cut)
     }
 
     /// A hand on a place.
@@ -253,120 +208,59 @@ impl Storage {
         Variables(self.clone())
     }
 
-    /// Appends to the history.
-    pub fn append_history(&self, entry: &Entry) {
-        self.record(Deed::History(Box::new(entry.clone())));
-    }
-}
-
-/// Numbers of the writes that are not stable after these deeds.
-fn pending(log: &[Deed]) -> Vec<usize> {
-    let mut open: Vec<usize> = Vec::new();
-    for (at, deed) in log.iter().enumerate() {
-        match deed {
-            Deed::Write { .. } => open.push(at),
-            Deed::Flush(flushed) => open.retain(|write| match log.get(*write) {
-                Some(Deed::Write { place, writer, .. }) => place != flushed && *writer == Writer::System,
-                _ => false,
-            }),
-            Deed::Variable(..) | Deed::History(_) => (),
-        }
-    }
-    open
-}
-
-/// When the power goes, and what becomes of the writes that are not stable then.
-#[derive(Debug, Clone)]
-struct Cut {
-    /// Deeds that were begun.
-    done: usize,
-    fate: Fate,
-}
-
-#[derive(Debug, Clone)]
-enum Fate {
-    /// These writes are lost, all others arrive.
-    Lost(Vec<usize>),
-    /// All arrive, and of the last one only some sectors.
-    Torn(Torn, usize),
-}
-
-/// Which sectors of a torn write arrive.
-#[derive(Debug, Clone, Copy)]
-enum Torn {
-    Before,
-    Only,
-    AllBut,
-}
-
-impl Torn {
-    fn arrives(self, sector: usize, at: usize) -> bool {
-        match self {
-            Self::Before => sector < at,
-            Self::Only => sector == at,
-            Self::AllBut => sector != at,
-        }
-    }
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.fate {
-            Fate::Lost(lost) if lost.is_empty() => write!(f, "after deed {}", self.done),
-            Fate::Lost(lost) => write!(f, "after deed {}, writes {lost:?} lost", self.done),
-            Fate::Torn(torn, at) => write!(f, "in deed {}, arrived: {torn:?} sector {at}", self.done),
-        }
-    }
-}
-
-fn cuts(log: &[Deed]) -> Vec<Cut> {
-    let mut all = Vec::new();
-    for done in 0..=log.len() {
-        let begun = log.get(..done).unwrap_or_default();
-        let open = pending(begun);
-        let mut lost = |writes: &[usize]| all.push(Cut { done, fate: Fate::Lost(writes.to_vec()) });
-        lost(&[]);
-        // Unflushed writes: none arrives, each prefix, and each one missing alone (the drive reordered them).
-        (0..open.len()).for_each(|kept| lost(open.get(kept..).unwrap_or_default()));
-        open.iter().for_each(|missing| lost(&[*missing]));
-        if let Some(Deed::Write { offset, bytes, .. }) = begun.last() {
-            let sectors = offset / SECTOR_BYTES..(offset + bytes.len()).div_ceil(SECTOR_BYTES);
-            let torn = sectors.flat_map(|at| [Torn::Before, Torn::Only, Torn::AllBut].map(|torn| (torn, at)));
-            all.extend(torn.map(|(torn, at)| Cut { done, fate: Fate::Torn(torn, at) }));
-        }
-    }
-    all
-}
-
-impl Cut {
-    /// Deeds that were over when the power went.
-    fn deeds_over(&self) -> usize {
-        match self.fate {
-            Fate::Lost(_) => self.done,
-            Fate::Torn(..) => self.done.saturating_sub(1),
-        }
+    /// A hand on the files.
+    #[must_use]
+    pub fn files(&self) -> StateFiles {
+        StateFiles(self.clone())
     }
 
-    fn contents(&self, state: &State) -> Contents {
-        let mut contents = state.base.clone();
-        let last = self.done.saturating_sub(1);
-        for (at, deed) in state.log.iter().take(self.done).enumerate() {
-            match (&self.fate, deed) {
-                (Fate::Lost(lost), _) if lost.contains(&at) => (),
-                (Fate::Torn(torn, sector), Deed::Write { place, offset, bytes, .. }) if at == last => {
-                    let first = offset / SECTOR_BYTES;
-                    let end = (offset + bytes.len()).div_ceil(SECTOR_BYTES);
-                    for each in (first..end).filter(|each| torn.arrives(*each, *sector)) {
-                        let start = (each * SECTOR_BYTES).max(*offset);
-                        let stop = ((each + 1) * SECTOR_BYTES).min(offset + bytes.len());
-                        let part = bytes.get(start - offset..stop - offset).unwrap_or_default();
-                        contents.write(*place, start, part);
-                    }
-                }
-                (Fate::Lost(_) | Fate::Torn(..), _) => contents.apply(deed),
-            }
-        }
-        contents
+    /// From now on something fails.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.state().fault = fault;
+    }
+
+    /// Whether something is set to fail.
+    #[must_use]
+    pub fn is_sick(&self) -> bool {
+        self.state().fault.is_some()
+    }
+
+    /// What a power cut now leaves if nothing is lost, and if everything is that may be.
+    #[must_use]
+    pub fn cuts_at_the_end(&self) -> [Cut; 2] {
+        let state = self.state();
+        let (done, open) = (state.log.len(), state.open.clone());
+        let names = (!open.names.is_empty()).then_some(0);
+        [Cut { done, ..Cut::default() }, Cut { done, lost: open.writes, names, ..Cut::default() }]
+    }
+
+    /// The disk has lied: what was flushed since the log was begun may be lost as well.
+    pub fn forget_flushes(&self) {
+        let is_flush = |deed: &Deed| matches!(deed, Deed::Flush(_) | Deed::Sync(_) | Deed::SyncNames);
+        self.state().log.retain(|deed| !is_flush(deed));
+    }
+
+    /// How often something has failed.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.state().fired
+    }
+
+    /// The same storage as it was after so many deeds, with what was not flushed by then still to be lost.
+    #[must_use]
+    pub fn after_deeds(&self, count: usize) -> Self {
+        let (base, mut log) = self.log();
+        log.truncate(count);
+        let mut now = base.clone();
+        log.iter().for_each(|deed| now.apply(deed, Arrival::Whole));
+        let mut open = Open::default();
+        (0..log.len()).for_each(|number| drop(open.after(&log, number)));
+        Self(Arc::new(Mutex::new(State { now, base, log, open, ..State::default() })))
+    }
+
+    fn may(&self, at: At, asked: Asked) -> io::Result<Going> {
+        let state = &mut *self.state();
+        fault::ask(&mut state.fault, at, asked, &mut state.fired)
     }
 }
 
@@ -378,25 +272,40 @@ pub struct PlaceMedium {
     writer: Writer,
 }
 
+impl PlaceMedium {
+    /// Whether everything that was written there is safe.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        !self.storage.unflushed_by_system().contains(&self.place)
+    }
+}
+
 impl Medium for PlaceMedium {
     type Error = io::Error;
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let bytes = self.storage.head(self.place, offset as usize, buffer.len());
-        buffer.fill(0);
-        for (to, from) in buffer.iter_mut().zip(bytes) {
-            *to = from;
+        if self.storage.may(At::Place(self.place), Asked::Read)? == Going::Zeros {
+            buffer.fill(0);
+            return Ok(());
         }
+        self.storage.with(|contents| {
+            let there = contents.bytes(self.place).get(offset as usize..).unwrap_or_default();
+            let (known, rest) = buffer.split_at_mut(there.len().min(buffer.len()));
+            known.copy_from_slice(there.get(..known.len()).unwrap_or_default());
+            rest.fill(0);
+        });
         Ok(())
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.storage.may(At::Place(self.place), Asked::Write)?;
         let (place, writer) = (self.place, self.writer);
         self.storage.record(Deed::Write { place, offset: offset as usize, bytes: bytes.to_vec(), writer });
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.storage.may(At::Place(self.place), Asked::Flush)?;
         self.storage.record(Deed::Flush(self.place));
         Ok(())
     }
@@ -406,19 +315,25 @@ impl Medium for PlaceMedium {
 #[derive(Debug, Clone)]
 pub struct Variables(Storage);
 
-/// What is wrong with a variable's bytes.
+/// What is wrong with a variable.
 #[derive(Debug)]
-pub struct VariableError(bank_format::Error);
+pub struct VariableError(io::Error);
 
 impl From<bank_format::Error> for VariableError {
     fn from(error: bank_format::Error) -> Self {
+        Self(io::Error::other(error))
+    }
+}
+
+impl From<io::Error> for VariableError {
+    fn from(error: io::Error) -> Self {
         Self(error)
     }
 }
 
 impl From<VariableError> for io::Error {
     fn from(error: VariableError) -> Self {
-        Self::other(error.0)
+        error.0
     }
 }
 
@@ -427,26 +342,29 @@ impl VarStore for Variables {
 
     fn names(&self, vendor: &str) -> Result<Vec<String>, VariableError> {
         let suffix = format!("-{vendor}");
-        let state = self.0.0.borrow();
-        Ok(state
-            .now
-            .variables
-            .keys()
-            .filter_map(|key| key.strip_suffix(&suffix))
-            .map(str::to_owned)
-            .collect())
+        Ok(self.0.with(|contents| {
+            contents
+                .variables()
+                .keys()
+                .filter_map(|key| key.strip_suffix(&suffix))
+                .map(str::to_owned)
+                .collect()
+        }))
     }
 
     fn read(&self, name: &str, vendor: &str) -> Result<Option<Vec<u8>>, VariableError> {
-        Ok(self.0.0.borrow().now.variables.get(&format!("{name}-{vendor}")).cloned())
+        self.0.may(At::Variables, Asked::Read)?;
+        Ok(self.0.with(|contents| contents.variables().get(&format!("{name}-{vendor}")).cloned()))
     }
 
     fn write(&mut self, name: &str, vendor: &str, value: &[u8]) -> Result<(), VariableError> {
+        self.0.may(At::Variables, Asked::Write)?;
         self.0.record(Deed::Variable(format!("{name}-{vendor}"), Some(value.to_vec())));
         Ok(())
     }
 
     fn remove(&mut self, name: &str, vendor: &str) -> Result<(), VariableError> {
+        self.0.may(At::Variables, Asked::Write)?;
         self.0.record(Deed::Variable(format!("{name}-{vendor}"), None));
         Ok(())
     }

@@ -179,10 +179,10 @@ fn live_on(kind: Kind, machine: &mut Machine, life: &[Interrupted]) -> Result<()
         machine.storage().begin_log();
         let mut quiet = carry_out(machine, *deed)?;
         for cut in cuts {
-            let number = cut.index(machine.storage().possible_cuts());
-            let (words, contents) = machine.storage().after_power_cut(number).ok_or("no such cut")?;
-            *machine = machine.with_contents(contents);
-            machine.journal.push(format!("power cut {words}"));
+            let cuts = machine.storage().possible_cuts();
+            let cut = cut.get(&cuts);
+            *machine = machine.with_contents(machine.storage().after_power_cut(cut));
+            machine.journal.push(format!("power cut {cut}"));
             quiet = Some(machine.power_on()?);
         }
         if let Some(quiet) = quiet {

@@ -22,7 +22,8 @@ fn root(version: u64, root: u8, release: u8, signers: &[u8]) -> Vec<u8> {
 }
 
 fn verdict(image_root: &Path, state: &Path, release_key: u8) -> Result<(), String> {
-    let trust = trust::load(image_root, state).map_err(|error| format!("root: {error}"))?;
+    let trust = trust::load(image_root, &updater::files::State::on_disk(state))
+        .map_err(|error| format!("root: {error}"))?;
     let mut forge = Forge::honest(&noise(1, 100), "1.1.0");
     forge.signers = vec![release_key];
     let bytes = forge.bytes();

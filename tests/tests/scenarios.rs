@@ -194,9 +194,9 @@ fn cut_each_boot(kind: Kind, place: usize) -> Result<(), String> {
             return Err(format!("it is {quiet:?}\n    {}", machine.journal.join("\n    ")));
         }
         // Near the beginning of the boot, where nothing is settled yet.
-        let number = machine.storage().possible_cuts().saturating_sub(1).min(place * 4);
-        let (_, contents) = machine.storage().after_power_cut(number).ok_or("no such cut")?;
-        machine = machine.with_contents(contents);
+        let cuts = machine.storage().possible_cuts();
+        let cut = cuts.get(cuts.len().saturating_sub(1).min(place * 4)).ok_or("no such cut")?;
+        machine = machine.with_contents(machine.storage().after_power_cut(cut));
     }
     match after_its_pauses(&mut machine)? {
         Quiet::Up(_) => Ok(()),

@@ -41,7 +41,7 @@ pub(super) fn contents(kind: Kind) -> Result<Contents, String> {
     places.extend(loader(kind)?);
     let mut contents = Contents::of(places);
     if kind == Kind::Script {
-        contents.variables.insert(script::KEY.to_owned(), script::factory());
+        contents.variables_mut().insert(script::KEY.to_owned(), script::factory());
     }
     Ok(contents)
 }

@@ -3,8 +3,10 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    io::{self, Read as _},
+    io,
+    path::Path,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +20,8 @@ use updater::{
     bank::Staged,
     device::Ports,
     engine::{Engine, Origin},
-    history::{Entry, HistoryLog},
+    files::State,
+    history::{HistoryFile, HistoryLog as _},
     ports::{
         Access, AfterReboot, BankDisk, BootControl, Clock, ImageFile, Reboot, Request, Response, Room,
         Transport, TransportError,
@@ -54,17 +57,25 @@ pub struct Circumstances {
     pub bundle: Vec<u8>,
 }
 
+/// The state directory of a machine.
+#[must_use]
+pub fn state_of(storage: &Storage) -> State {
+    State::new(Arc::new(storage.files()), Path::new("/state"))
+}
+
 /// The real agent, as a command opens it.
 pub fn agent(given: Circumstances) -> Result<Device, String> {
     let Circumstances { storage, running, release, boot_id, tries, loader, bundle } = given;
     let medium = storage.medium(Place::Record, Writer::System);
+    let history = HistoryFile::in_directory(&state_of(&storage));
     let (store, loaded) =
         Store::open(medium).map_err(|error| format!("the record cannot be opened: {error}"))?;
     let (record, origin) = match loaded {
         Loaded::Record(record) => (*record, Origin::Stored),
         Loaded::Blank => (Record::founded_on(running, Some(release), BTreeMap::new()), Origin::Founded),
         Loaded::Lost(why) => {
-            let remembered = storage.contents().history.into_iter().filter_map(|entry| entry.floor).max();
+            let entries = history.entries().map_err(|error| error.line())?;
+            let remembered = entries.into_iter().filter_map(|entry| entry.floor).max();
             (rebuild(running, Some(release), remembered, &why), Origin::Rebuilt)
         }
     };
@@ -75,7 +86,7 @@ pub fn agent(given: Circumstances) -> Result<Device, String> {
         reboot: Box::new(Down),
         clock: Rc::new(VirtualClock(Cell::new(Duration::ZERO))),
         transport: Rc::new(Server(MemoryServer { file: bundle, serving: Serving::Ranges })),
-        history: Box::new(Log(storage)),
+        history: Box::new(history),
     };
     Ok(Device::new(ports, Engine::new(record, origin, running, tries)))
 }
@@ -134,18 +145,6 @@ impl Transport for Server {
     }
 }
 
-struct Log(Storage);
-
-impl HistoryLog for Log {
-    fn append(&mut self, entry: &Entry) -> Result<()> {
-        self.0.append_history(entry);
-        Ok(())
-    }
-    fn entries(&self) -> Result<Vec<Entry>> {
-        Ok(self.0.contents().history)
-    }
-}
-
 struct Disk(Storage);
 
 struct Image {
@@ -172,10 +171,9 @@ impl BankDisk for Disk {
 
 impl ImageFile for Image {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut all = vec![0; self.bytes];
-        self.medium.read_at(0, &mut all)?;
-        let mut rest = all.get(offset as usize..).unwrap_or_default();
-        rest.read(buffer)
+        let bytes = buffer.len().min(self.bytes.saturating_sub(offset as usize));
+        self.medium.read_at(offset, buffer.get_mut(..bytes).unwrap_or_default())?;
+        Ok(bytes)
     }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.medium.write_at(offset, bytes)
@@ -183,8 +181,13 @@ impl ImageFile for Image {
     fn flush(&mut self) -> io::Result<()> {
         self.medium.flush()
     }
+    /// What the page cache says proves nothing about the medium.
     fn forget_cached(&mut self) -> io::Result<()> {
-        Ok(())
+        if self.medium.is_flushed() {
+            Ok(())
+        } else {
+            Err(io::Error::other("what is read back was not flushed"))
+        }
     }
     fn set_bytes(&mut self, _: u64) -> io::Result<()> {
         Ok(())

@@ -1,17 +1,22 @@
 //! The images of a simulated release, and what a machine can see of them: bytes that say how the release behaves.
 //!
 //! ```text
-//! boot   block 0: magic, behaviour, version, verity root of the root image; block 1: the kernel
+//! boot   block 0: magic, behaviour, version, verity root of the root image; block 1: the kernel, and the version again
 //! root   noise
 //! ```
 
-use bank_format::{Bank, Digest256, release::Version};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use bank_format::{Bank, Digest256, manifest::Tree, release::Version};
 use boot_hooks::scenarios::Image;
 
 use crate::{
     forge::{Forge, noise, verity_root},
     loaders::LOADABLE,
-    storage::{Place, Storage},
+    storage::{Contents, Place, Storage},
 };
 
 /// Bytes of a block.
@@ -20,8 +25,8 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const BOOT_BYTES: usize = 2 * BLOCK_BYTES;
 /// Bytes of a root image.
 pub const ROOT_BYTES: usize = 3 * BLOCK_BYTES;
-/// Bytes of a bank behind its image: room for a tail, its table and its head.
-pub const TAIL_BYTES: usize = 2 * BLOCK_BYTES;
+/// Bytes of a bank behind its image: room for a tree, and for a tail, its table and its head.
+pub const TAIL_BYTES: usize = 3 * BLOCK_BYTES;
 const KERNEL: &[u8] = b"kernel";
 const BEHAVIOUR_AT: usize = 16;
 const VERSION_AT: usize = 17;
@@ -68,17 +73,27 @@ impl Release {
             (VERSION_AT, &[self.minor]),
             (ROOT_AT, &root.0),
             (BLOCK_BYTES, KERNEL),
+            (BLOCK_BYTES + KERNEL.len(), &[self.minor]),
         ] {
             bytes.splice(at..at + part.len(), part.iter().copied());
         }
         bytes
     }
 
-    /// The signed bundle.
+    /// The signed bundle. Signing takes longer than all else that a machine does with it: each is made once.
     #[must_use]
     pub fn bundle(self) -> Vec<u8> {
+        static MADE: Mutex<BTreeMap<Release, Vec<u8>>> = Mutex::new(BTreeMap::new());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry(self).or_insert_with(|| self.make_bundle()).clone()
+    }
+
+    fn make_bundle(self) -> Vec<u8> {
         let version = self.version().to_string();
         let mut forge = Forge::honest(&self.root(), &version);
+        if let Some(root) = forge.manifest.images.first_mut() {
+            root.verity.tree = Tree::Appended;
+        }
         let boot = Forge::honest(&self.boot(), &version);
         forge.tables.extend(boot.tables);
         forge.frames.extend(boot.frames);
@@ -104,7 +119,13 @@ pub struct Started {
 /// The boot image of a bank, as the loader hands over to it.
 #[must_use]
 pub fn started(storage: &Storage, bank: Bank) -> Started {
-    let bytes = storage.head(Place::Boot(bank), 0, BOOT_BYTES);
+    storage.with(|contents| started_in(contents, bank))
+}
+
+/// The same of contents.
+#[must_use]
+pub fn started_in(contents: &Contents, bank: Bank) -> Started {
+    let bytes = contents.bytes(Place::Boot(bank));
     let byte = |at: usize| bytes.get(at).copied().unwrap_or_default();
     let image = IMAGES.get(usize::from(byte(BEHAVIOUR_AT))).copied().unwrap_or(Image::Panics);
     let mut root = Digest256([0; 32]);

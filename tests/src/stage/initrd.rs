@@ -4,7 +4,7 @@ use bank_format::{
     Bank, efi,
     loader::{Kind, Loader as _, RECOVERY_TITLE, Recovery},
 };
-use boot_hooks::ledger::{Ledger, Ruling};
+use boot_hooks::ledger::{Going, Ledger, Ruling};
 
 use super::{
     Machine, Played,
@@ -51,31 +51,42 @@ impl Machine {
         let storage = self.storage().clone();
         let medium = storage.medium(Place::Record, Writer::System);
         let mut loader = Told::new(self.kind, &storage, &self.parameter)?;
-        let (mut ledger, ruling, _) =
-            Ledger::open(Ok(medium), bank, gave_up).map_err(|error| format!("ledger: {error}"))?;
+        let (mut ledger, ruling, _) = match Ledger::open(Ok(medium), bank, gave_up) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.suffer(format!("ledger: {error}"))?;
+                return Ok(Passed::Ended(End::Reset));
+            }
+        };
         self.note(format!("initrd in bank {bank}: {ruling:?}"));
         let going = match ruling {
             Ruling::Boot(going) => going,
-            Ruling::Redirect(redirect, _) => {
-                loader.redirect(redirect.to, redirect.spare).map_err(|error| format!("redirect: {error}"))?;
-                return Ok(Passed::Ended(End::Reset));
-            }
+            Ruling::Redirect(redirect, _) => match loader.redirect(redirect.to, redirect.spare) {
+                Ok(()) => return Ok(Passed::Ended(End::Reset)),
+                Err(error) => {
+                    self.suffer(format!("redirect: {error}"))?;
+                    if !ledger.stays().unwrap_or(false) {
+                        return Ok(Passed::Ended(End::Reset));
+                    }
+                    Going::LastResort
+                }
+            },
             Ruling::Stop(_) => return self.stopped(&mut loader),
         };
         if going.checks_whole_image() && !root_is_whole(&storage, bank, started.root) {
             let reason = "initrd, root image: a block does not match its hash";
             self.note(format!("the root image of bank {bank} is rotten"));
-            match ledger.image_is_rotten(reason)? {
-                Some(redirect) => {
-                    loader
-                        .redirect(redirect.to, redirect.spare)
-                        .map_err(|error| format!("redirect: {error}"))?;
+            let told = match ledger.image_is_rotten(reason) {
+                Ok(Some(redirect)) => {
+                    loader.redirect(redirect.to, redirect.spare).map_err(|error| format!("redirect: {error}"))
                 }
-                None => ledger.note_failure(reason)?,
-            }
+                Ok(None) => ledger.note_failure(reason),
+                Err(why) => Err(why),
+            };
+            told.or_else(|why| self.suffer(why))?;
             return Ok(Passed::Ended(End::Reset));
         }
-        let trial = if going == boot_hooks::ledger::Going::Trial { Trial::Yes } else { Trial::No };
+        let trial = if going == Going::Trial { Trial::Yes } else { Trial::No };
         Ok(Passed::Root { trial })
     }
 

@@ -84,7 +84,7 @@ fn cut_during(machine: &mut Machine, deed: Deed, allowed: &[(Moment, &[State])])
     }
     let cuts = machine.storage().after_power_cuts_of(&begins);
     let count = cuts.len();
-    for (stretch, words, contents) in cuts {
+    for (stretch, cut, contents) in cuts {
         let (moment, states) = allowed.get(stretch).ok_or("the table knows no such moment")?;
         let mut after = machine.with_contents(contents);
         let before = after.journal.len();
@@ -97,7 +97,7 @@ fn cut_during(machine: &mut Machine, deed: Deed, allowed: &[(Moment, &[State])])
         });
         outcome.map_err(|why| {
             let journal = after.journal.get(before..).unwrap_or_default().join("\n    ");
-            format!("power cut in {moment:?}, {words}: {why}\n    {journal}")
+            format!("power cut in {moment:?}, {cut}: {why}\n    {journal}")
         })?;
     }
     Ok(count)
@@ -120,7 +120,7 @@ pub fn holds(machine: &Machine, quiet: Quiet, state: State) -> Played<()> {
         State::Runs { bank, last } => runs(machine, quiet, bank, last),
         State::RanAfter { bank, tries } => {
             runs(machine, quiet, bank, Some(Outcome::FellBack))?;
-            let tried = machine.kernel_starts.get(&machine.newest_minor).copied().unwrap_or_default();
+            let tried = machine.kernel_starts.get(&machine.newest_minor()).copied().unwrap_or_default();
             if tried == tries { Ok(()) } else { Err(format!("it was tried {tried} times, not {tries}")) }
         }
         State::Stopped(Finder::Loader) if quiet == Quiet::Stopped => Ok(()),

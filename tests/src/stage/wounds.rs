@@ -88,14 +88,14 @@ fn one_loader_copy(contents: &mut Contents, kind: Kind) {
         Kind::Tryboot => return garble(bytes(contents, Place::Autoboot), 0),
         Kind::Script => &[script::KEY],
     };
-    let known = |prefix: &&&str| contents.variables.keys().any(|key| key.starts_with(**prefix));
+    let known = |prefix: &&&str| contents.variables().keys().any(|key| key.starts_with(**prefix));
     let gone = deciding.iter().find(known).copied();
-    contents.variables.retain(|key, _| !gone.is_some_and(|gone| key.starts_with(gone)));
+    contents.variables_mut().retain(|key, _| !gone.is_some_and(|gone| key.starts_with(gone)));
 }
 
 fn all_loader_state(contents: &mut Contents, kind: Kind) {
     match kind {
-        Kind::Efi | Kind::SystemdBoot | Kind::Script => contents.variables.clear(),
+        Kind::Efi | Kind::SystemdBoot | Kind::Script => contents.variables_mut().clear(),
         // The whole partition, GRUB's own block and the index included.
         Kind::Grub => bytes(contents, Place::Loader).iter_mut().for_each(|byte| *byte ^= 0x5a),
         Kind::UBoot => {
